@@ -1,0 +1,212 @@
+"""The run folder: tables and files of every stage, committed atomically, described by a manifest.
+
+    <run.dir>/<stage>/            tables and files of the stage
+    <run.dir>/<stage>/manifest.json    written last: the stage is done when it exists
+    <run.dir>/<stage>/started.json     fingerprint of the work in progress; shards beside it belong to it
+
+Every write goes to a temporary name first and is renamed, so a reader never sees half a file. The folder may be a
+local path or a URI that pyarrow.fs opens (s3://, gs://).
+"""
+
+import contextlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from sracl_dist.errors import StorageError
+
+MANIFEST = "manifest.json"
+STARTED = "started.json"
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}$")
+
+
+@dataclass(kw_only=True)
+class Manifest:
+    """What a finished stage is: what it was made from, with what, and what it holds."""
+
+    stage: str
+    fingerprint: str
+    """Hash of everything below that can change the result: version, config, external and inputs."""
+    version: int
+    config: dict[str, Any]
+    external: dict[str, str]
+    """Facts about things outside the run folder, such as size and time of the log's files."""
+    inputs: dict[str, str]
+    """Fingerprint of each stage that was read."""
+    rows: dict[str, int]
+    """Rows of each table that was written."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Counts and measurements particular to the stage."""
+    packages: dict[str, str] = field(default_factory=dict)
+    finished_at: str = ""
+    wall_s: float = 0.0
+
+
+class StageFolder:
+    """One stage's part of the run folder."""
+
+    def __init__(self, filesystem: fs.FileSystem, root: str, name: str) -> None:
+        self._fs = filesystem
+        self._root = f"{root}/{name}"
+        self.name = name
+
+    def path(self, name: str = "") -> str:
+        """Path of a file within the filesystem of the run folder."""
+        return f"{self._root}/{name}" if name else self._root
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        return self._fs.get_file_info(self.path(name)).type == fs.FileType.File
+
+    def files(self, prefix: str = "") -> list[str]:
+        """Names of the committed files below `prefix` (a folder within the stage), sorted."""
+        selector = fs.FileSelector(self.path(prefix), allow_not_found=True, recursive=True)
+        with _storage_errors(self.path(prefix), "read"):
+            infos = self._fs.get_file_info(selector)
+        start = len(self._root) + 1
+        names = (info.path[start:] for info in infos if info.type == fs.FileType.File)
+        return sorted(name for name in names if not _TEMPORARY.search(name))
+
+    @contextlib.contextmanager
+    def open_output(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a new file for writing; it appears under its name when the block ends without an error."""
+        final, temporary = self.path(name), self.path(name) + f".tmp-{uuid.uuid4().hex[:12]}"
+        with _storage_errors(final, "written"):
+            self._fs.create_dir(os.path.dirname(final), recursive=True)
+            try:
+                with self._fs.open_output_stream(temporary) as stream:
+                    yield stream
+                self._fs.move(temporary, final)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._fs.delete_file(temporary)
+                raise
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Commit a Parquet file."""
+        with self.open_output(name) as stream:
+            pq.write_table(table, stream, compression="zstd")
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a Parquet file."""
+        with _storage_errors(self.path(name), "read"):
+            return pq.read_table(self.path(name), filesystem=self._fs, columns=columns)
+
+    def read_shards(self, prefix: str, columns: list[str] | None = None) -> pa.Table:
+        """Read and join all Parquet shards below `prefix`, in the order of their names.
+
+        Raises:
+            StorageError: there is none.
+        """
+        names = [name for name in self.files(prefix) if name.endswith(".parquet")]
+        if not names:
+            raise StorageError(f"{self.path(prefix)} holds no table; run the stage {self.name} again.")
+        return pa.concat_tables([self.read_table(name, columns) for name in names])
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Commit a JSON file."""
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file."""
+        try:
+            return json.loads(self.read_bytes(name))
+        except ValueError:
+            raise StorageError(
+                f"{self.path(name)} is damaged; delete it and run the stage {self.name} again."
+            ) from None
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Commit a file."""
+        with self.open_output(name) as stream:
+            stream.write(content)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Read a whole file."""
+        with _storage_errors(self.path(name), "read"), self._fs.open_input_stream(self.path(name)) as stream:
+            return bytes(stream.read())
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete files; a missing one is fine."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError), _storage_errors(self.path(name), "deleted"):
+                self._fs.delete_file(self.path(name))
+
+    def manifest(self) -> Manifest | None:
+        """Manifest of the finished stage, or None.
+
+        Raises:
+            StorageError: it is damaged.
+        """
+        if not self.exists(MANIFEST):
+            return None
+        try:
+            return Manifest(**self.read_json(MANIFEST))
+        except TypeError:
+            raise StorageError(
+                f"{self.path(MANIFEST)} is damaged; delete it and run the stage {self.name} again."
+            ) from None
+
+    def begin(self, fingerprint: str, keep: Iterable[str] = ()) -> bool:
+        """Prepare for work with this fingerprint; shards of other work are removed, except below the folders `keep`.
+
+        Returns:
+            Whether shards of an interrupted run with the same fingerprint may be there.
+        """
+        resumes = self.exists(STARTED) and self.read_json(STARTED).get("fingerprint") == fingerprint
+        self.delete([MANIFEST])
+        if not resumes:
+            self.delete(name for name in self.files() if not name.startswith(tuple(keep)) and name != STARTED)
+            self.write_json(STARTED, {"fingerprint": fingerprint})
+        return resumes
+
+    def commit(self, manifest: Manifest) -> None:
+        """Declare the stage done."""
+        self.write_json(MANIFEST, asdict(manifest))
+        self.delete([STARTED])
+
+
+class RunFolder:
+    """Everything one run has made; stages find each other's tables through it."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        try:
+            if "://" in location:
+                self._fs, self._root = fs.FileSystem.from_uri(location)
+            else:
+                self._fs, self._root = fs.LocalFileSystem(), str(Path(location).resolve())
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise StorageError(f"The run folder {location} cannot be opened ({reason}); change run.dir.") from None
+
+    def stage(self, name: str) -> StageFolder:
+        """The part that belongs to one stage."""
+        return StageFolder(self._fs, self._root, name)
+
+
+@contextlib.contextmanager
+def _storage_errors(path: str, action: str) -> Iterator[None]:
+    """Turn an error of the filesystem into one sentence."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        text = str(error)
+        if "No space left" in text:
+            mend = "the disk is full: make room, or set run.dir to another place; what is finished is kept"
+        elif isinstance(error, PermissionError) or "ermission denied" in text or "Read-only" in text:
+            mend = "the permission is missing: mend it, or set run.dir to another place"
+        elif isinstance(error, FileNotFoundError):
+            mend = "it does not exist: run the stage that writes it"
+        else:
+            mend = f"{text.splitlines()[0] if text else type(error).__name__}: check run.dir"
+        raise StorageError(f"{path} cannot be {action}; {mend}.") from error

@@ -1,0 +1,65 @@
+"""What every job does around its stage: arguments, configuration, skipping, messages and exit status."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.config import Config, load_config
+from sracl_dist.errors import SraclError
+from sracl_dist.observe import duration, say
+from sracl_dist.stages import STAGES, Stage, require_inputs, run_stage, stage_status
+
+
+def stage_job(name: str, manual: str | None, argv: Sequence[str] | None = None) -> int:
+    """Run one stage as a program; returns the exit status."""
+    return job(manual, argv, lambda config, run: run_one(STAGES[name], config, run))
+
+
+def job(
+    manual: str | None,
+    argv: Sequence[str] | None,
+    work: Callable[[Config, RunFolder], object],
+) -> int:
+    """Parse arguments, load the configuration and do `work`; a user's error becomes one sentence and status 1."""
+    arguments = parse_arguments(manual, argv)
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        work(config, RunFolder(config.run.dir))
+    except SraclError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; run the same command again to go on")
+        return 130
+    return 0
+
+
+def parse_arguments(manual: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The two arguments of every job: a configuration file and overrides."""
+    parser = argparse.ArgumentParser(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML file; its keys are described in docs/configuration.md")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that override the file")
+    return parser.parse_args(argv)
+
+
+def run_one(stage: Stage, config: Config, run: RunFolder) -> bool:
+    """Run a stage unless it is done, telling what is read, written and next; returns whether it ran."""
+    require_inputs(stage, config, run)
+    status = stage_status(stage, config, run)
+    folder = run.stage(stage.name)
+    if status.done:
+        say(f"{stage.name}: done before, {folder.path()} is up to date")
+        return False
+    reads = ", ".join(run.stage(name).path() for name in stage.inputs) or "the raw log"
+    say(f"{stage.name}: {stage.purpose} ({'; '.join(status.reasons)})")
+    say(f"{stage.name}: reads {reads}; writes {folder.path()}")
+    result = run_stage(stage, config, run, status.draft)
+    for line in result.summary:
+        say(f"{stage.name}: {line}")
+    rows = ", ".join(f"{table} {num:,}" for table, num in result.rows.items())
+    say(f"{stage.name}: wrote {rows} in {duration(status.draft.wall_s)}")
+    following = list(STAGES)[list(STAGES).index(stage.name) + 1 :]
+    if following:
+        say(f"{stage.name}: next is python jobs/{following[0]}.py {' '.join(sys.argv[1:])}")
+    return True

@@ -1,0 +1,108 @@
+"""The table `sequences` in memory, and the one place that knows which items belong to which split.
+
+A user's items are in time order; the first `num_train` are for training, the next `num_validation` for validation, the
+rest for test. Everything that must not see the future asks this class, never the columns.
+"""
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.columns import ITEMS, NUM_TRAIN, NUM_VALIDATION, USER
+from sracl_dist.errors import StorageError
+
+Split = Literal["validation", "test"]
+TABLE = "sequences.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """Histories of all users, one after the other."""
+
+    offsets: NDArray[np.int64]
+    """[U + 1]: user u's items are items[offsets[u] : offsets[u + 1]]."""
+    items: NDArray[np.int32]
+    """Dense item ids 1..V, in time order within a user."""
+    num_train: NDArray[np.int32]
+    """[U]: how many of a user's items are for training."""
+    num_validation: NDArray[np.int32]
+    """[U]: how many of the following are for validation."""
+    num_items: int
+    """Catalogue size V."""
+
+    @property
+    def num_users(self) -> int:
+        """Number of users U; users are 0..U-1."""
+        return len(self.num_train)
+
+    def training(self, user: int) -> NDArray[np.int32]:
+        """The user's training items, oldest first."""
+        start = self.offsets[user]
+        return self.items[start : start + self.num_train[user]]
+
+    def context(self, user: int, split: Split) -> NDArray[np.int32]:
+        """Items before the target of the split: training items, and for test also the validation items."""
+        start = self.offsets[user]
+        return self.items[start : start + self._num_context(split)[user]]
+
+    def whole(self, user: int) -> NDArray[np.int32]:
+        """Every item of the user; only for recommendations after the split is of no more concern."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def targets(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Users that can be evaluated, ascending, and each one's target: the first item of the split's period.
+
+        A user needs an item in the period and at least one before it.
+        """
+        context = self._num_context(split)
+        lengths = np.diff(self.offsets)
+        num_in_split = self.num_validation if split == "validation" else lengths - context
+        users = np.flatnonzero((num_in_split > 0) & (context > 0)).astype(np.int64)
+        return users, self.items[self.offsets[users] + context[users]]
+
+    def _num_context(self, split: Split) -> NDArray[np.int32]:
+        return self.num_train if split == "validation" else self.num_train + self.num_validation
+
+    def to_table(self, times: SequenceOf[int] | NDArray[np.int64] | None = None) -> pa.Table:
+        """The Arrow table; `times` runs parallel to `items`."""
+        offsets = pa.array(self.offsets, pa.int64())
+        columns = {
+            USER: pa.array(np.arange(self.num_users, dtype=np.int64)),
+            ITEMS: pa.LargeListArray.from_arrays(offsets, pa.array(self.items, pa.int32())),
+            NUM_TRAIN: pa.array(self.num_train, pa.int32()),
+            NUM_VALIDATION: pa.array(self.num_validation, pa.int32()),
+        }
+        if times is None:
+            columns["times"] = pa.nulls(self.num_users, pa.large_list(pa.int64()))
+        else:
+            columns["times"] = pa.LargeListArray.from_arrays(offsets, pa.array(times, pa.int64()))
+        return pa.table(columns)
+
+
+def load_sequences(run: RunFolder) -> Sequences:
+    """Read what prepare wrote.
+
+    Raises:
+        StorageError: the table is not the one its manifest describes.
+    """
+    folder = run.stage("prepare")
+    table = folder.read_table(TABLE, [USER, ITEMS, NUM_TRAIN, NUM_VALIDATION]).combine_chunks()
+    users = table[USER].to_numpy()
+    if not np.array_equal(users, np.arange(len(users))):
+        raise StorageError(f"{folder.path(TABLE)} does not list every user once in order; run jobs/prepare.py again.")
+    lists = table[ITEMS].chunk(0) if table.num_rows else pa.array([], pa.large_list(pa.int32()))
+    manifest = folder.manifest()
+    if manifest is None:
+        raise StorageError(f"{folder.path()} is not finished; run jobs/prepare.py again.")
+    return Sequences(
+        offsets=lists.offsets.to_numpy().astype(np.int64),
+        items=lists.values.to_numpy(),
+        num_train=table[NUM_TRAIN].to_numpy(),
+        num_validation=table[NUM_VALIDATION].to_numpy(),
+        num_items=manifest.rows["items"],
+    )

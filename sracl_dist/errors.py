@@ -1,0 +1,29 @@
+"""What can go wrong for a user; every message is one sentence that names the thing, the value and what to do."""
+
+
+class SraclError(Exception):
+    """Base of all errors that are the user's to mend; a job prints the message and exits with status 1."""
+
+
+class ConfigError(SraclError):
+    """A configuration key is unknown, has a wrong type or an impossible value."""
+
+
+class InputError(SraclError):
+    """A file, column or row that the user supplied cannot be used."""
+
+
+class StageOrderError(SraclError):
+    """A stage was asked for before the stage it reads was finished, or after that one's settings changed."""
+
+
+class StorageError(SraclError):
+    """The run folder cannot be read or written, or what lies there is damaged."""
+
+
+class SetupError(SraclError):
+    """A package, a model or an accelerator that the stage needs is not usable on this machine."""
+
+
+class StageError(SraclError):
+    """A stage ran and cannot go on, for example because too many rows failed."""
