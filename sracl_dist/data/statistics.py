@@ -1,0 +1,53 @@
+"""Numbers that describe a prepared log, for the manifest and the report."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_EDGES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 30, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
+
+
+def statistics(
+    lengths: NDArray[np.int64], popularity: NDArray[np.int64], times: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    """Sizes, density, sequence lengths and item popularity.
+
+    Args:
+        lengths: [U] interactions of each user.
+        popularity: [V] interactions of each item.
+        times: [E] times, or None.
+    """
+    num_interactions = int(lengths.sum())
+    return {
+        "users": len(lengths),
+        "items": len(popularity),
+        "interactions": num_interactions,
+        "density": num_interactions / (len(lengths) * len(popularity)),
+        "sequence_length": _summary(lengths),
+        "item_popularity": _summary(popularity),
+        "sequence_length_histogram": histogram(lengths),
+        "item_popularity_histogram": histogram(popularity),
+        "time_range": None if times is None else [int(times.min()), int(times.max())],
+    }
+
+
+def histogram(counts: NDArray[np.int64]) -> list[dict[str, int | None]]:
+    """How many counts lie in each bin `from` .. `to`, both included; the bin behind all edges has no end."""
+    edges = np.array([*_EDGES, np.iinfo(np.int64).max])
+    numbers, _ = np.histogram(counts, edges)
+    bins: list[dict[str, int | None]] = []
+    for index in range(int(np.flatnonzero(numbers)[-1]) + 1):
+        is_last = index == len(_EDGES) - 1
+        end = None if is_last else int(edges[index + 1]) - 1
+        bins.append({"from": int(edges[index]), "to": end, "count": int(numbers[index])})
+    return bins
+
+
+def _summary(counts: NDArray[np.int64]) -> dict[str, float]:
+    return {
+        "mean": round(float(counts.mean()), 3),
+        "median": float(np.median(counts)),
+        "min": int(counts.min()),
+        "max": int(counts.max()),
+    }

@@ -1,0 +1,168 @@
+"""From files to the one log: reasons to reject, times of every kind, and the order."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sracl_dist.config.sections import LogColumns
+from sracl_dist.data.interactions import in_time_order, read_log
+from sracl_dist.data.rejects import Rejects
+from sracl_dist.data.times import TimeParser
+from sracl_dist.errors import InputError
+
+HEADER = "user_id,item_id,timestamp,rating\n"
+
+
+def load(path, columns=None, min_rating=None):
+    """The sorted log as (user, item, time) rows, the rejects as (row, reason), and the log."""
+    rejects = Rejects()
+    log = in_time_order(read_log([Path(path)], columns or LogColumns(), min_rating, rejects), rejects)
+    users = log.user_ids.take(pa.array(log.users)).to_pylist()
+    items = log.item_ids.take(pa.array(log.items)).to_pylist()
+    times = [None] * len(log) if log.times is None else log.times.tolist()
+    found = [(row["row"], row["reason"]) for row in rejects.table().to_pylist()]
+    return list(zip(users, items, times, strict=True)), found, log
+
+
+def test_every_reason_to_reject_a_row(write):
+    rows = [
+        b"u,i,1,5",
+        b",i,2,5",
+        b"u,,3,5",
+        b"  ,i,4,5",
+        b"u,i,,5",
+        b"u,i,soon,5",
+        b"u,i,-3,5",
+        b"u\xff,i,8,5",
+        b"u,i,1,5",
+        b"u,i",
+        b'"u\n1",i,11,5',
+        b"u,i,2024-01-01,5",
+        b"u,j,1,5",
+    ]
+    found, rejected, log = load(write("log.csv", HEADER.encode() + b"\n".join(rows) + b"\n"))
+    assert found == [("u", "i", 1), ("u", "j", 1)]
+    assert sorted(rejected) == [
+        (2, "empty user id"),
+        (3, "empty item id"),
+        (4, "empty user id"),
+        (5, "missing time"),
+        (6, "time is neither a number nor an ISO date-time"),
+        (7, "negative time"),
+        (8, "invalid UTF-8"),
+        (9, "duplicate of an earlier row"),
+        (10, "wrong number of fields"),
+        (11, "line break in an id"),
+        (12, "time is of another kind than the log's"),
+    ]
+    assert log.num_read == 13 == len(found) + len(rejected)
+
+
+def test_rejects_hold_file_row_reason_and_a_short_excerpt(write):
+    rejects = Rejects()
+    path = write("log.csv", HEADER + "u,i,1,5\n" + "u,i," + "x" * 500 + ",5\n")
+    read_log([Path(path)], LogColumns(), None, rejects)
+    row = rejects.table().to_pylist()[0]
+    assert row["source"] == "log.csv"
+    assert row["row"] == 2
+    assert row["value"] == "x" * 80
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["5", "007", "+3"], [5, 7, 3]),
+        (["1.5", "1e3", " 7 ", ".9"], [1, 1000, 7, 0]),
+        (["1970-01-02", "1970-01-01T00:00:01"], [86_400_000, 1000]),
+        (["1970-01-01 00:00:01.5", "1970-01-01T02:00:00+01:00"], [1500, 3_600_000]),
+        (["1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"], [1000, 2000]),
+    ],
+)
+def test_times_of_every_kind(texts, expected):
+    times, reasons = TimeParser().parse(pa.array(texts))
+    assert times.tolist() == expected
+    assert not any(mask.any() for _, mask in reasons)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "1" * 30, "12:30", "2024-13-01", "yesterday", "--1", "1,5"])
+def test_texts_that_are_no_time(text):
+    _, reasons = TimeParser().parse(pa.array(["1", text]))
+    assert [reason for reason, mask in reasons if mask[1]] == ["time is neither a number nor an ISO date-time"]
+
+
+def test_the_first_batch_decides_the_kind_of_times():
+    parser = TimeParser()
+    parser.parse(pa.array(["2024-01-01", "2024-01-02", "5"]))
+    _, reasons = parser.parse(pa.array(["7", "2024-01-01"]))
+    assert dict(reasons)["time is of another kind than the log's"].tolist() == [True, False]
+
+
+def test_parquet_timestamps_are_milliseconds(tmp_path):
+    for unit, zone in (("s", None), ("us", "UTC"), ("ns", "Europe/Paris")):
+        times = pa.array([1_000_000_000, None], pa.timestamp("s", tz=zone)).cast(pa.timestamp(unit, tz=zone))
+        pq.write_table(
+            pa.table({"user_id": ["u", "v"], "item_id": ["i", "i"], "timestamp": times}), tmp_path / "l.parquet"
+        )
+        found, rejected, _ = load(tmp_path / "l.parquet")
+        assert found == [("u", "i", 1_000_000_000_000)]
+        assert rejected == [(2, "missing time")]
+
+
+def test_low_ratings_are_left_out_and_broken_ones_rejected(write):
+    path = write("log.csv", HEADER + "u,a,1,5\nu,b,2,3.9\nu,c,3,\nu,d,4,good\nu,e,5,4\nu,f,6,nan\n")
+    found, rejected, log = load(path, LogColumns(rating="rating"), 4.0)
+    assert [row[1] for row in found] == ["a", "e"]
+    assert rejected == [(3, "rating is not a number"), (4, "rating is not a number"), (6, "rating is not a number")]
+    assert log.num_below_rating == 1
+
+
+def test_without_times_the_order_of_the_file_stays_and_nothing_is_a_duplicate(write):
+    path = write("log.csv", "user_id,item_id\nu,b\nv,a\nu,a\nu,b\n")
+    found, rejected, log = load(path, LogColumns(time=None))
+    assert found == [("u", "b", None), ("u", "a", None), ("u", "b", None), ("v", "a", None)]
+    assert rejected == []
+    assert log.times is None
+
+
+def test_the_same_item_at_another_time_is_no_duplicate(write):
+    found, rejected, _ = load(write("log.csv", HEADER + "u,a,1,5\nu,a,2,5\nu,b,1,5\nu,a,1,4\nv,a,1,5\n"))
+    assert found == [("u", "a", 1), ("u", "b", 1), ("u", "a", 2), ("v", "a", 1)]
+    assert rejected == [(4, "duplicate of an earlier row")]
+
+
+@pytest.mark.parametrize("content", [HEADER, HEADER + "\n"])
+def test_an_empty_log_is_an_error(write, content):
+    with pytest.raises(InputError, match="holds no row"):
+        load(write("log.csv", content))
+
+
+rows = st.tuples(st.sampled_from("uvw"), st.sampled_from("abc"), st.integers(0, 4))
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(rows, min_size=1, max_size=40))
+def test_order_and_duplicates_equal_a_plain_loop(tmp_path, rows):
+    path = tmp_path / "log.csv"
+    path.write_text(HEADER + "".join(f"{user},{item},{time},5\n" for user, item, time in rows))
+    found, rejected, _ = load(path)
+    seen: set[tuple[str, str, int]] = set()
+    kept, repeats = [], []
+    for number, row in enumerate(rows, 1):
+        (repeats if row in seen else kept).append((number, row))
+        seen.add(row)
+    first = {user: number for number, (user, _, _) in reversed(list(enumerate(rows)))}
+    kept.sort(key=lambda entry: (first[entry[1][0]], entry[1][2], entry[0]))
+    assert found == [row for _, row in kept]
+    assert sorted(rejected) == [(number, "duplicate of an earlier row") for number, _ in repeats]
+
+
+def test_a_user_far_down_the_file_keeps_ties_in_file_order(write):
+    rows = "".join(f"u{n % 7},i{n},{1},5\n" for n in range(5000))
+    found, _, _ = load(write("log.csv", HEADER + rows))
+    assert [row[1] for row in found if row[0] == "u3"] == [f"i{n}" for n in range(3, 5000, 7)]
+    assert np.all(np.diff([int(row[0][1:]) for row in found]) >= 0)

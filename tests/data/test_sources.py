@@ -1,0 +1,253 @@
+"""Where a public set is looked for, what its facts are, and how fetching fails."""
+
+import gzip
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from sracl_dist import packaged
+from sracl_dist.config import parse_config
+from sracl_dist.data import fetch as fetch_module
+from sracl_dist.data import sources
+from sracl_dist.data.fetch import Download, fetch
+from sracl_dist.data.sources import file_facts, public_set, resolve
+from sracl_dist.errors import ConfigError, InputError, SetupError
+
+
+def config(**data):
+    return parse_config({"run": {"dir": "unused"}, "data": data})
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRACL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "data"
+
+
+def put(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text("x")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["beauty", "Beauty", "sports & outdoors", "Sports_and_Outdoors", "cds and vinyl"])
+def test_categories_are_found_however_they_are_written(name):
+    assert public_set(f"amazon-2014:{name}").name.startswith("amazon-2014:")
+
+
+@pytest.mark.parametrize("name", ["movielens", "amazon", "amazon-2014:", "amazon-2014:nothing", ""])
+def test_unknown_sources_are_named(name):
+    with pytest.raises(ConfigError, match=r"data\.source"):
+        public_set(name)
+
+
+@pytest.mark.parametrize("folder", ["sports_and_outdoors", "sports_outdoors"])
+def test_sracl_data_is_looked_at_first(tmp_path, monkeypatch, folder):
+    put(tmp_path / "local" / folder, "interactions.tsv", "items.tsv")
+    monkeypatch.setenv("SRACL_DATA", str(tmp_path / "local"))
+    source = resolve(config(source="amazon-2014:sports & outdoors"))
+    assert source.log_files == [tmp_path / "local" / folder / "interactions.tsv"]
+    assert source.columns.time == "position"
+    assert not source.has_clock
+
+
+def test_raw_amazon_files_bring_their_columns(tmp_path):
+    put(tmp_path / "raw", "reviews_Beauty_5.json.gz", "meta_Beauty.json")
+    source = resolve(config(source="amazon-2014:beauty", path=str(tmp_path / "raw"), min_rating=4))
+    assert [path.name for path in source.log_files + source.text_files] == [
+        "reviews_Beauty_5.json.gz",
+        "meta_Beauty.json",
+    ]
+    assert (source.columns.user_id, source.columns.item_id, source.columns.rating) == ("reviewerID", "asin", "overall")
+
+
+def test_the_cache_is_used_before_fetching(cache):
+    put(cache / "movielens-1m", "ratings.dat", "movies.dat")
+    assert resolve(config(source="movielens-1m")).log_files == [cache / "movielens-1m" / "ratings.dat"]
+
+
+def test_facts_of_a_set_stay_the_same_when_it_is_fetched(cache, monkeypatch):
+    def arrive(name, base_url, downloads, destination):
+        return put(destination, "ratings.dat", "movies.dat")
+
+    monkeypatch.setattr(sources, "fetch", arrive)
+    settings = config(source="movielens-1m")
+    before = file_facts(settings)
+    resolve(settings)
+    assert before == file_facts(settings) == {"movielens-1m": "ml-1m 2003"}
+
+
+def test_facts_of_local_files_change_with_them(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("a")
+    settings = config(interactions=[str(tmp_path / "*.csv")])
+    before = file_facts(settings)
+    assert list(before) == [str(log)]
+    assert before == file_facts(settings)
+    log.write_text("ab")
+    assert file_facts(settings) != before
+
+
+def test_facts_of_what_is_missing_are_empty_and_no_error(tmp_path):
+    assert file_facts(config(interactions=[str(tmp_path / "none.csv")])) == {}
+    assert file_facts(config(source="movielens-1m", path=str(tmp_path / "none"))) == {}
+    assert file_facts(config(source="yelp", path=str(put(tmp_path / "empty")))) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"path": "missing"}, "missing is not a folder"),
+        ({"path": "empty"}, r"empty does not hold movielens-1m: it needs ratings\.dat and movies\.dat"),
+    ],
+)
+def test_a_folder_without_the_set(tmp_path, monkeypatch, data, message):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "empty", "ratings.dat")
+    with pytest.raises(InputError, match=message):
+        resolve(config(source="movielens-1m", **data))
+
+
+def test_yelp_says_where_to_get_it():
+    with pytest.raises(InputError, match=r"without an account; get .* set data\.path .* \$SRACL_DATA/yelp\."):
+        resolve(config(source="yelp"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"columns": {"time": "when"}}, r"data\.columns is set but data\.source=amazon-2014:beauty"),
+        ({"category_separator": ";"}, r"data\.category_separator is set"),
+        ({"min_rating": 4}, "this log has no ratings"),
+        ({"split": "global_time"}, "this log has no times, only an order"),
+    ],
+)
+def test_settings_that_contradict_the_set(tmp_path, data, message):
+    put(tmp_path / "beauty", "interactions.tsv", "items.tsv")
+    with pytest.raises(ConfigError, match=message):
+        resolve(config(source="amazon-2014:beauty", path=str(tmp_path / "beauty"), **data))
+
+
+def test_a_cache_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SRACL_CACHE", str(tmp_path / "file"))
+    for name in ("movielens-100k", "movielens-1m"):
+        with pytest.raises(SetupError, match="set SRACL_CACHE"):
+            resolve(config(source=name))
+
+
+def test_movielens_100k_without_pip(monkeypatch):
+    def fail(wheel, destination, suffixes):
+        raise SetupError("recbole==1.2.1 cannot be fetched; check the network and pip.")
+
+    monkeypatch.setattr(packaged, "unpack", fail)
+    with pytest.raises(SetupError, match="check the network"):
+        resolve(config(source="movielens-100k"))
+
+
+# Fetching
+
+
+def archive(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as content:
+        for name, text in members.items():
+            content.writestr(name, text)
+    return buffer.getvalue()
+
+
+GOOD = archive({"set/ratings.dat": "1::1::5::1\n2::1::5::2\n", "set/movies.dat": "1::A::B"})
+
+
+class Handler(BaseHTTPRequestHandler):
+    answers = MappingProxyType(
+        {
+            "good.zip": (200, GOOD, len(GOOD)),
+            "cut.zip": (200, GOOD[:-20], len(GOOD)),
+            "damaged.zip": (200, GOOD[:-40], len(GOOD) - 40),
+            "page.zip": (200, b"<html>sign in</html>", 20),
+            "good.json.gz": (200, gzip.compress(b"{}\n" * 3), len(gzip.compress(b"{}\n" * 3))),
+            "cut.json.gz": (200, gzip.compress(b"{}\n" * 3)[:-4], len(gzip.compress(b"{}\n" * 3)) - 4),
+            "gone.zip": (404, b"", 0),
+        }
+    )
+
+    def do_GET(self):
+        status, body, length = self.answers[self.path.removeprefix("/")]
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def base_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+ZIP = Download(
+    url="good.zip", members=("set/ratings.dat", "set/movies.dat"), num_rows={"ratings.dat": 2, "movies.dat": 1}
+)
+GZIP = Download(url="good.json.gz", num_rows={"good.json.gz": 3})
+
+
+def test_good_files_arrive_whole(base_url, tmp_path):
+    folder = fetch("set", base_url, [ZIP, GZIP], tmp_path / "cache" / "set")
+    assert sorted(path.name for path in folder.iterdir()) == ["good.json.gz", "movies.dat", "ratings.dat"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize(
+    ("download", "reason"),
+    [
+        (Download(url="gone.zip", members=("a",)), "the server answers 404"),
+        (Download(url="cut.zip", members=("a",)), r"only \d+ of \d+ bytes came"),
+        (Download(url="damaged.zip", members=("set/ratings.dat",)), "what came is damaged"),
+        (Download(url="page.zip", members=("a",)), "what came is damaged"),
+        (Download(url="good.zip", members=("set/nothing.dat",)), "what came is damaged"),
+        (Download(url="good.zip", members=("set/movies.dat",), num_rows={"movies.dat": 9}), "has 1 rows, not 9"),
+        (Download(url="cut.json.gz"), "what came is damaged"),
+        (Download(url="good.json.gz", num_rows={"good.json.gz": 4}), "has 3 rows, not 4"),
+    ],
+)
+def test_bad_answers_end_in_one_sentence_and_leave_nothing(base_url, tmp_path, download, reason):
+    with pytest.raises(InputError, match=reason) as caught:
+        fetch("set", base_url, [GZIP, download], tmp_path / "cache" / "set")
+    text = str(caught.value)
+    assert download.url in text
+    assert "set data.path" in text
+    assert "\n" not in text
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_no_server_and_no_answer(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="Connection refused"):
+        fetch("set", "http://127.0.0.1:9/", [ZIP], tmp_path / "set")
+
+    def slow(request, timeout):
+        raise TimeoutError
+
+    monkeypatch.setattr(fetch_module.urllib.request, "urlopen", slow)
+    with pytest.raises(InputError, match="no answer for 60 s"):
+        fetch("set", "http://127.0.0.1:9/", [ZIP], tmp_path / "set")
+
+
+def test_every_public_set_names_its_files():
+    for name in ("movielens-100k", "movielens-1m", "yelp", "amazon-2014:beauty"):
+        for layout in public_set(name).layouts:
+            assert Path(layout.log).suffix in (".inter", ".dat", ".json", ".tsv")
