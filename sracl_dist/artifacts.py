@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -59,22 +60,30 @@ class StageFolder:
         self._root = f"{root}/{name}"
         self.name = name
 
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """The filesystem that `path` refers to, for libraries that write below the stage themselves."""
+        return self._fs
+
     def path(self, name: str = "") -> str:
         """Path of a file within the filesystem of the run folder."""
         return f"{self._root}/{name}" if name else self._root
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
-        return self._fs.get_file_info(self.path(name)).type == fs.FileType.File
+        with _storage_errors(self.path(name), "read"):
+            return bool(self._fs.get_file_info(self.path(name)).type == fs.FileType.File)
 
     def files(self, prefix: str = "") -> list[str]:
         """Names of the committed files below `prefix` (a folder within the stage), sorted."""
+        return [name for name in self._all_files(prefix) if not _TEMPORARY.search(name)]
+
+    def _all_files(self, prefix: str = "") -> list[str]:
         selector = fs.FileSelector(self.path(prefix), allow_not_found=True, recursive=True)
         with _storage_errors(self.path(prefix), "read"):
             infos = self._fs.get_file_info(selector)
         start = len(self._root) + 1
-        names = (info.path[start:] for info in infos if info.type == fs.FileType.File)
-        return sorted(name for name in names if not _TEMPORARY.search(name))
+        return sorted(info.path[start:] for info in infos if info.type == fs.FileType.File)
 
     @contextlib.contextmanager
     def open_output(self, name: str) -> Iterator[IO[bytes]]:
@@ -96,13 +105,13 @@ class StageFolder:
         with self.open_output(name) as stream:
             pq.write_table(table, stream, compression="zstd")
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Read a Parquet file."""
+    def read_table(self, name: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
+        """Read a Parquet file; with `rows`, only those for which the expression holds, in little memory."""
         with _storage_errors(self.path(name), "read"):
-            return pq.read_table(self.path(name), filesystem=self._fs, columns=columns)
+            return pq.read_table(self.path(name), filesystem=self._fs, columns=columns, filters=rows)
 
-    def read_shards(self, prefix: str, columns: list[str] | None = None) -> pa.Table:
-        """Read and join all Parquet shards below `prefix`, in the order of their names.
+    def read_shards(self, prefix: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
+        """Read and join all Parquet shards below `prefix`, in the order of their names; arguments as in `read_table`.
 
         Raises:
             StorageError: there is none.
@@ -110,7 +119,7 @@ class StageFolder:
         names = [name for name in self.files(prefix) if name.endswith(".parquet")]
         if not names:
             raise StorageError(f"{self.path(prefix)} holds no table; run the stage {self.name} again.")
-        return pa.concat_tables([self.read_table(name, columns) for name in names])
+        return pa.concat_tables([self.read_table(name, columns, rows) for name in names])
 
     def write_json(self, name: str, value: Any) -> None:
         """Commit a JSON file."""
@@ -138,7 +147,7 @@ class StageFolder:
     def delete(self, names: Iterable[str]) -> None:
         """Delete files; a missing one is fine."""
         for name in names:
-            with contextlib.suppress(FileNotFoundError), _storage_errors(self.path(name), "deleted"):
+            with _storage_errors(self.path(name), "deleted"), contextlib.suppress(FileNotFoundError):
                 self._fs.delete_file(self.path(name))
 
     def manifest(self) -> Manifest | None:
@@ -162,12 +171,18 @@ class StageFolder:
         Returns:
             Whether shards of an interrupted run with the same fingerprint may be there.
         """
-        resumes = self.exists(STARTED) and self.read_json(STARTED).get("fingerprint") == fingerprint
-        self.delete([MANIFEST])
+        resumes = self.exists(STARTED) and self._started_fingerprint() == fingerprint
+        self.delete([MANIFEST, *(name for name in self._all_files() if _TEMPORARY.search(name))])
         if not resumes:
             self.delete(name for name in self.files() if not name.startswith(tuple(keep)) and name != STARTED)
             self.write_json(STARTED, {"fingerprint": fingerprint})
         return resumes
+
+    def _started_fingerprint(self) -> str:
+        started = self.read_json(STARTED)
+        if not isinstance(started, dict) or "fingerprint" not in started:
+            raise StorageError(f"{self.path(STARTED)} is damaged; delete it and run the stage {self.name} again.")
+        return str(started["fingerprint"])
 
     def commit(self, manifest: Manifest) -> None:
         """Declare the stage done."""
@@ -184,7 +199,7 @@ class RunFolder:
             if "://" in location:
                 self._fs, self._root = fs.FileSystem.from_uri(location)
             else:
-                self._fs, self._root = fs.LocalFileSystem(), str(Path(location).resolve())
+                self._fs, self._root = fs.LocalFileSystem(), str(Path(location).expanduser().resolve())
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise StorageError(f"The run folder {location} cannot be opened ({reason}); change run.dir.") from None
@@ -205,7 +220,7 @@ def _storage_errors(path: str, action: str) -> Iterator[None]:
             mend = "the disk is full: make room, or set run.dir to another place; what is finished is kept"
         elif isinstance(error, PermissionError) or "ermission denied" in text or "Read-only" in text:
             mend = "the permission is missing: mend it, or set run.dir to another place"
-        elif isinstance(error, FileNotFoundError):
+        elif isinstance(error, FileNotFoundError) and action == "read":
             mend = "it does not exist: run the stage that writes it"
         else:
             mend = f"{text.splitlines()[0] if text else type(error).__name__}: check run.dir"

@@ -1,13 +1,14 @@
 """What every job does around its stage: arguments, configuration, skipping, messages and exit status."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, load_config
 from sracl_dist.errors import SraclError
-from sracl_dist.observe import duration, say
+from sracl_dist.observe import duration, quiet_libraries, say
 from sracl_dist.stages import STAGES, Stage, require_inputs, run_stage, stage_status
 
 
@@ -23,6 +24,7 @@ def job(
 ) -> int:
     """Parse arguments, load the configuration and do `work`; a user's error becomes one sentence and status 1."""
     arguments = parse_arguments(manual, argv)
+    quiet_libraries()
     try:
         config = load_config(arguments.config, arguments.overrides)
         work(config, RunFolder(config.run.dir))
@@ -61,5 +63,5 @@ def run_one(stage: Stage, config: Config, run: RunFolder) -> bool:
     say(f"{stage.name}: wrote {rows} in {duration(status.draft.wall_s)}")
     following = list(STAGES)[list(STAGES).index(stage.name) + 1 :]
     if following:
-        say(f"{stage.name}: next is python jobs/{following[0]}.py {' '.join(sys.argv[1:])}")
+        say(f"{stage.name}: next is python jobs/{following[0]}.py {shlex.join(sys.argv[1:])}")
     return True

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,19 +25,21 @@ class Cluster:
 
     num_cpus: int
     num_gpus: int
-    is_private: bool
-    """Whether this process started it, so that all its nodes are this machine."""
 
 
 @contextlib.contextmanager
 def connected(config: ClusterConfig) -> Iterator[Cluster]:
     """Connect to the configured cluster, or start a private one, for the duration of the block.
 
-    A bare `ray.init()` would attach to whatever cluster last started on the machine, so an address is always given.
+    A process that is connected already, such as a notebook's, stays with its cluster. A bare `ray.init()` would attach
+    to whatever cluster last started on the machine, so an address is always given.
 
     Raises:
         SetupError: the cluster cannot be reached or started.
     """
+    if ray.is_initialized():
+        yield _describe()
+        return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     private: dict[str, Any] = {}
     if address == "local":
@@ -48,26 +49,35 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
             "object_store_memory": config.object_store_bytes,
             "include_dashboard": False,
         }
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         reason = str(error).splitlines()[0]
         raise SetupError(f"The Ray cluster {address} cannot be used ({reason}); check cluster.address.") from None
     try:
-        resources = ray.cluster_resources()
-        yield Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), address == "local")
+        yield _describe()
     finally:
         ray.shutdown()
 
 
+def _describe() -> Cluster:
+    resources = ray.cluster_resources()
+    return Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+
+
 class _Worker:
-    """Builds what it needs once, then processes shards."""
+    """Builds what it needs at its first shard, then processes shards.
+
+    Building in the constructor would turn its errors into the death of the actor, which Ray reports without the cause.
+    """
 
     def __init__(self, make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
-        self._process = make(*arguments)
+        self._make, self._arguments = make, arguments
+        self._process: Callable[[Any], Any] | None = None
 
     def process(self, shard: Any) -> Any:
+        if self._process is None:
+            self._process = self._make(*self._arguments)
         return self._process(shard)
 
 
@@ -95,15 +105,46 @@ def map_shards(
         return
     num_workers = min(num_workers, len(shards))
     _require_room(num_workers, cpus_per_worker, gpus_per_worker)
-    actor = ray.remote(_Worker).options(
-        num_cpus=cpus_per_worker, num_gpus=gpus_per_worker, max_restarts=3, max_task_retries=3
-    )
+    actor = _worker_class(cpus_per_worker, gpus_per_worker)
     workers: list[Any] = [actor.remote(make, arguments) for _ in range(num_workers)]
     try:
         _feed(workers, shards, on_result)
     finally:
         for worker in workers:
             ray.kill(worker)
+
+
+@contextlib.contextmanager
+def broadcast_shards(
+    make: Callable[..., Callable[[Shard], Any]],
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    cpus_per_worker: int = 1,
+    gpus_per_worker: int = 0,
+) -> Iterator[Callable[[Shard], list[Any]]]:
+    """One worker per tuple of arguments, each holding a part of something; yields a function that asks all of them.
+
+    The function returns the workers' results in the order of `arguments`. Errors are as for `map_shards`.
+    """
+    _require_room(len(arguments), cpus_per_worker, gpus_per_worker)
+    actor = _worker_class(cpus_per_worker, gpus_per_worker)
+    workers: list[Any] = [actor.remote(make, own) for own in arguments]
+
+    def ask(shard: Shard) -> list[Any]:
+        shared = ray.put(shard)
+        with unwrapped_errors():
+            results: list[Any] = ray.get([worker.process.remote(shared) for worker in workers])
+        return results
+
+    try:
+        yield ask
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+def _worker_class(cpus: int, gpus: int) -> Any:
+    return ray.remote(_Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=3, max_task_retries=3)
 
 
 def _feed(workers: list[Any], shards: Sequence[Any], on_result: Callable[[Any, Any], None]) -> None:
@@ -138,9 +179,6 @@ def unwrapped_errors() -> Iterator[None]:
             raise cause from None
         raise
     except RayActorError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, RayTaskError) and isinstance(cause.cause, SraclError):
-            raise cause.cause from None
         reason = str(error).strip().splitlines()[0]
         raise StageError(f"A worker process died again and again ({reason}); see its log, memory first.") from error
 
@@ -155,12 +193,3 @@ def _require_room(num_workers: int, cpus: int, gpus: int) -> None:
                 f"{num_workers} workers need {wanted} {name}s and the cluster has {there:g}; "
                 f"use fewer workers or a larger cluster."
             )
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' progress bars and notices out of a job's output; their warnings and errors stay."""
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if not sys.warnoptions:
-        logging.getLogger("ray").setLevel(logging.ERROR)

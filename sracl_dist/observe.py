@@ -1,5 +1,6 @@
 """What a person sees while work goes on: progress lines with rate and ETA, and metrics as JSON lines."""
 
+import os
 import sys
 import time
 from typing import Any, TextIO
@@ -11,6 +12,22 @@ def say(message: str) -> None:
     """Print one line for the person who runs the job."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and notices out of a job's output; call it before they are imported.
+
+    Warnings and errors stay. A value that the person has set in the environment is left as it is.
+    """
+    for name, value in (
+        ("RAY_DATA_DISABLE_PROGRESS_BARS", "1"),
+        ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("TQDM_DISABLE", "1"),
+        ("VLLM_LOGGING_LEVEL", "ERROR"),
+    ):
+        os.environ.setdefault(name, value)
 
 
 class Progress:
@@ -38,6 +55,11 @@ class Progress:
         self._facts: dict[str, Any] = {}
         if done:
             self._write(f"{label}: {done:,} of {total:,} {unit} were already done")
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
 
     def update(self, num: int, **facts: Any) -> None:
         """Count `num` more units; `facts` are shown behind the line, such as `failed=3`."""

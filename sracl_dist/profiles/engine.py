@@ -1,0 +1,171 @@
+"""The only file that knows vLLM and ray.data.llm: from prompts to answers, in whatever order they finish."""
+
+import importlib.util
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+from sracl_dist.cluster import Cluster, unwrapped_errors
+from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
+from sracl_dist.config.sections import ProfileConfig
+from sracl_dist.errors import SetupError
+from sracl_dist.profiles.prompts import Prompt
+
+ANSWERS = pa.schema(
+    [
+        (PROMPT_HASH, pa.string()),
+        (TEXT, pa.string()),
+        (FINISH_REASON, pa.string()),
+        (NUM_PROMPT_TOKENS, pa.int32()),
+        (NUM_OUTPUT_TOKENS, pa.int32()),
+        (ERROR, pa.string()),
+    ]
+)
+CACHE_BLOCK_TOKENS = 32
+"""Only whole blocks are shared between prompts, and the CPU back end's default of 128 exceeds most system messages."""
+SMALL_TASK_CPUS = 0.1
+"""Share of a core for a task that only moves rows; whole cores would deadlock a small machine (each waits for all)."""
+NOTICES = ("ray", "ray.data", "ray._private.worker", "ray.llm")
+"""Loggers whose notices would drown the job's own lines."""
+MAX_ERROR_CHARS = 300
+ERROR_COLUMN = "__inference_error__"
+
+
+def generate_answers(
+    prompts: Sequence[Prompt], model: str, config: ProfileConfig, cluster: Cluster, end_token_ids: set[int]
+) -> Iterator[pa.Table]:
+    """Run the prompts through the engines; yields small tables of `ANSWERS` as they finish.
+
+    A prompt that fails becomes a row with `error` and without `text`; it never stops the others.
+
+    Raises:
+        SetupError: vLLM is not usable here.
+    """
+    _check_setup(cluster)
+    for name in NOTICES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    rows = pa.table(
+        {
+            PROMPT_HASH: [prompt.prompt_hash for prompt in prompts],
+            "tokens": pa.array([prompt.token_ids for prompt in prompts], pa.list_(pa.int32())),
+        }
+    )
+    sampling = {
+        "temperature": config.temperature,
+        "repetition_penalty": config.repetition_penalty,
+        "max_tokens": config.max_output_tokens,
+        "seed": 0,
+    }
+
+    def before(row: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt": "", "tokenized_prompt": list(row["tokens"]), "sampling_params": dict(sampling)}
+
+    def after(row: dict[str, Any]) -> dict[str, Any]:
+        generated = list(row["generated_tokens"])
+        ended = len(generated) < config.max_output_tokens or generated[-1] in end_token_ids
+        return {
+            PROMPT_HASH: row[PROMPT_HASH],
+            TEXT: row["generated_text"].strip(),
+            FINISH_REASON: "stop" if ended else "length",
+            NUM_PROMPT_TOKENS: row["num_input_tokens"],
+            NUM_OUTPUT_TOKENS: row["num_generated_tokens"],
+        }
+
+    processor = build_processor(
+        _processor_config(model, config, cluster),
+        preprocess=before,
+        postprocess=after,
+        preprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
+        postprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
+    )
+    blocks = [rows.slice(start, config.batch_rows) for start in range(0, len(rows), config.batch_rows)]
+    answers = processor(ray.data.from_arrow(blocks))
+    with unwrapped_errors():
+        for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield _to_answers(batch)
+
+
+def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vLLMEngineProcessorConfig:
+    engine: dict[str, Any] = {
+        "dtype": config.dtype,
+        "max_model_len": config.max_prompt_tokens + config.max_output_tokens,
+        "max_num_seqs": config.max_running_prompts,
+        "enable_prefix_caching": True,
+        "seed": 0,
+    }
+    settings: dict[str, Any] = {}
+    if cluster.num_gpus:
+        engine["tensor_parallel_size"] = config.gpus_per_replica
+    else:
+        # Compiling for the CPU takes longer than most runs; the processor needs an explicit bundle to ask for no GPU.
+        engine |= {"enforce_eager": True, "block_size": CACHE_BLOCK_TOKENS, "max_num_batched_tokens": 4096}
+        cpus = config.cpus_per_replica or max(1, cluster.num_cpus // config.num_replicas)
+        # The engine computes on all its cores, but while it does Ray must still place the small tasks around it.
+        settings["placement_group_config"] = {"bundles": [{"CPU": max(1, cpus - 1)}]}
+        settings["runtime_env"] = {"env_vars": _cpu_environment(config, cpus)}
+    return vLLMEngineProcessorConfig(
+        model_source=model,
+        engine_kwargs=engine,
+        concurrency=(config.num_replicas, config.num_replicas),
+        batch_size=config.batch_rows,
+        max_concurrent_batches=max(2, math.ceil(1.5 * config.max_running_prompts / config.batch_rows)),
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+        should_continue_on_error=True,
+        log_engine_metrics=False,
+        **settings,
+    )
+
+
+def _cpu_environment(config: ProfileConfig, cpus: int) -> dict[str, str]:
+    """Environment of an engine on CPU; vLLM's own choice leaves a core idle and puts all engines on the same cores."""
+    if config.num_replicas == 1:
+        binding = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:cpus])
+    else:
+        binding = "nobind"
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
+        "VLLM_CPU_OMP_THREADS_BIND": binding,
+        "OMP_NUM_THREADS": str(cpus),
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+
+
+def _to_answers(batch: pa.Table) -> pa.Table:
+    """Project to the fixed schema: rows that failed come with the engine's internal columns instead of ours."""
+    num_rows = batch.num_rows
+    columns: dict[str, Any] = {
+        field.name: batch[field.name].cast(field.type) if field.name in batch.column_names else pa.nulls(num_rows)
+        for field in ANSWERS
+    }
+    failures = batch[ERROR_COLUMN].to_pylist() if ERROR_COLUMN in batch.column_names else [None] * num_rows
+    texts = columns[TEXT].to_pylist()
+    errors = [
+        failure[:MAX_ERROR_CHARS] if failure else (None if text else "the answer is empty")
+        for failure, text in zip(failures, texts, strict=True)
+    ]
+    columns[TEXT] = [None if error else text for text, error in zip(texts, errors, strict=True)]
+    columns[ERROR] = errors
+    return pa.table(columns, schema=ANSWERS)
+
+
+def _check_setup(cluster: Cluster) -> None:
+    """Refuse installations that are known to break in the middle of a run."""
+    if importlib.util.find_spec("vllm") is None:
+        raise SetupError("vLLM is not installed; install the extra cpu or gpu of this package.")
+    import torch
+
+    if torch.version.cuda is None and importlib.util.find_spec("torchvision") is not None:
+        raise SetupError("torchvision beside the CPU build of torch breaks transformers; uninstall torchvision.")
+    if cluster.num_gpus == 0 and torch.version.cuda is not None:
+        raise SetupError("The GPU build of torch is installed but the cluster has no GPU; install the extra cpu.")

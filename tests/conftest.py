@@ -1,0 +1,18 @@
+"""What all tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sracl_dist.cluster import Cluster, connected
+from sracl_dist.config.sections import ClusterConfig
+from sracl_dist.observe import quiet_libraries
+
+quiet_libraries()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """One private cluster for all tests that use it: starting one takes seconds."""
+    with connected(ClusterConfig(address="local", num_cpus=2, object_store_bytes=100_000_000)) as cluster:
+        yield cluster

@@ -1,0 +1,79 @@
+"""embed: which text stands for whom, and the stage on a real cluster with the real encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.columns import KEY, TEXT
+from sracl_dist.errors import StorageError
+from sracl_dist.profiles.embed import embed_texts, load_vectors, raw_text, text_to_embed
+from sracl_dist.profiles.encoder import TextEncoder
+from sracl_dist.profiles.models import resolve_model
+from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
+from sracl_dist.stages import STAGES, run_stage, stage_status
+
+
+def test_the_text_of_items_and_users(texts: TrainingTexts) -> None:
+    assert raw_text(texts, "items", 2, 20) == "Film number 2 (Studio; Drama)"
+    history = "Film number 1 (Studio; Drama). Film number 3 (Studio; Drama)"
+    assert raw_text(texts, "users", 1, 2) == history, "newest first, held-out items never"
+
+
+@pytest.mark.parametrize(
+    ("choice", "profile", "kind", "expected"),
+    [
+        ("raw", "P", "items", "R"),
+        ("profile", "P", "items", "P"),
+        ("profile", None, "items", "R"),
+        ("raw_and_profile", "P", "items", "R. P"),
+        ("raw_and_profile", "P", "users", "P R"),
+        ("raw_and_profile", None, "users", "R"),
+    ],
+)
+def test_the_choice_of_text(choice: str, profile: str | None, kind: str, expected: str) -> None:
+    assert text_to_embed("R", profile, kind, choice) == expected
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_stage_resumes_and_joins_by_key(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    config = small_config(tmp_path)
+    run = RunFolder(config.run.dir)
+    run_stage(STAGES["prepare"], config, run, stage_status(STAGES["prepare"], config, run).draft)
+    profiles = run.stage("profile")
+    profiles.write_table("items.parquet", pa.table({KEY: [3, 1], TEXT: ["Third profile", None]}))
+    profiles.write_table("users.parquet", pa.table({KEY: pa.array([5]), TEXT: ["Fifth user"]}))
+
+    result = embed_texts(config, run)
+    assert result.rows == {"items": NUM_ITEMS, "users": NUM_USERS}
+    assert result.details == {"num_items_with_profile": 1, "num_users_with_profile": 1}
+    texts = load_training_texts(run)
+    encoder = TextEncoder(resolve_model(config.embed.model), config.embed.max_tokens, 8)
+    vectors = {kind: load_vectors(run, kind) for kind in ("items", "users")}
+    for kind, key, row, profile in (
+        ("items", 3, 2, "Third profile"),
+        ("items", 1, 0, None),
+        ("users", 5, 5, "Fifth user"),
+        ("users", 23, 23, None),
+    ):
+        text = text_to_embed(raw_text(texts, kind, key, config.embed.items_per_user), profile, kind, "raw_and_profile")
+        np.testing.assert_allclose(vectors[kind][row], encoder.encode([text])[0], atol=1e-5)
+
+    folder = run.stage("embed")
+    names = folder.files("users/")
+    assert len(names) == 2
+    kept = (tmp_path / "run/embed" / names[1]).stat().st_mtime_ns
+    folder.delete(names[:1])
+    with pytest.raises(StorageError, match="does not hold every key once"):
+        load_vectors(run, "users")
+    embed_texts(config, run)
+    assert (tmp_path / "run/embed" / names[1]).stat().st_mtime_ns == kept, "a committed shard is not made again"
+    np.testing.assert_array_equal(load_vectors(run, "users"), vectors["users"])
+
+    embed_texts(small_config(tmp_path, "embed.shard_rows=7"), run)
+    np.testing.assert_allclose(load_vectors(run, "users"), vectors["users"], atol=1e-5)
