@@ -1,5 +1,7 @@
 """embed: a text encoder turns profiles and raw texts into unit vectors.
 
+Every item and user gets a vector; without a profile it is made from the raw text.
+
     python jobs/embed.py --config configs/demo.yaml
     python jobs/embed.py --config configs/mine.yaml embed.text=raw
 """

@@ -1,5 +1,7 @@
 """neighbours: the nearest items and users by meaning, with the recall that was measured.
 
+The recall against an exact search on a sample is written to quality.json.
+
     python jobs/neighbours.py --config configs/demo.yaml
     python jobs/neighbours.py --config configs/mine.yaml neighbours.num_neighbours=20
 """

@@ -1,5 +1,7 @@
 """pipeline: all stages in order, from the raw log to the report; what is done already is skipped.
 
+Each stage runs in a process of its own and can be killed and resumed.
+
     python jobs/pipeline.py --config configs/demo.yaml
     python jobs/pipeline.py --config configs/demo.yaml train.epochs=3
 """

@@ -1,5 +1,7 @@
 """prepare: from a raw log and item texts to sequences, items, users and id maps.
 
+Rows that cannot be used are counted in the table rejects, with the reason.
+
     python jobs/prepare.py --config configs/demo.yaml
     python jobs/prepare.py --config configs/mine.yaml data.min_user_interactions=3
 """

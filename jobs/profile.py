@@ -1,5 +1,7 @@
 """profile: a language model describes every item and every user, from training interactions only.
 
+Finished answers are never asked again, whatever stops the stage.
+
     python jobs/profile.py --config configs/demo.yaml
     python jobs/profile.py --config configs/mine.yaml profile.max_items=100 profile.max_users=100
 """

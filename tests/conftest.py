@@ -1,6 +1,7 @@
 """What all tests share."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,3 +17,17 @@ def ray_cluster() -> Iterator[Cluster]:
     """One private cluster for all tests that use it: starting one takes seconds."""
     with connected(ClusterConfig(address="local", num_cpus=2, object_store_bytes=100_000_000)) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def language_model() -> str:
+    from sracl_dist.profiles.models import resolve_model
+
+    return resolve_model("package:smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(language_model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(language_model)

@@ -1,16 +1,19 @@
 """From a YAML file and KEY=VALUE overrides to a validated `Config`, and back to flat keys."""
 
 import difflib
+import io
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from sracl_dist.config.sections import NEUTRAL, Config
+from sracl_dist.config.schema import Key, all_keys, all_sections, in_words
+from sracl_dist.config.sections import Config
 from sracl_dist.errors import ConfigError
 
 
@@ -29,43 +32,36 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     except UnicodeDecodeError:
         raise ConfigError(f"The configuration {path} is not UTF-8 text; save it as UTF-8.") from None
     try:
-        values = yaml.safe_load(text)
+        # OmegaConf's reader, unlike yaml's own, refuses a key that is written twice.
+        values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
+        where, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         line = f" in line {where.line + 1}" if where else ""
-        raise ConfigError(f"The configuration {path} is not valid YAML{line}; mend its syntax.") from None
-    if not isinstance(values or {}, dict):
+        reason = f" ({problem})" if problem else ""
+        raise ConfigError(f"The configuration {path} is not valid YAML{line}{reason}; mend its syntax.") from None
+    except (OSError, OmegaConfBaseException):
+        values = None
+    if not isinstance(values, dict):
         raise ConfigError(f"The configuration {path} is not a mapping of sections; see docs/configuration.md.")
-    return parse_config(values or {}, overrides)
+    return parse_config(cast(dict[str, Any], values), overrides)
 
 
 def parse_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Validate plain values plus overrides; see `load_config`."""
-    known = _known_keys()
-    _refuse_unknown(_leaf_keys(values), known)
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"The override {override!r} has no '='; write KEY=VALUE, for example train.epochs=3.")
-    _refuse_unknown([override.split("=", 1)[0] for override in overrides], known)
+    known = all_keys()
+    _refuse_unknown(_leaves(values), known)
+    layers = [values, *(_parse_override(override, known) for override in overrides)]
     try:
-        layers = OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides))
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *layers)))
-    except MissingMandatoryValue as error:
-        raise ConfigError(f"The key {error.full_key} has no value; set it in the file or as an override.") from None
-    except ConfigKeyError as error:
-        raise ConfigError(f"The key {error.full_key} is unknown; see docs/configuration.md.") from None
-    except OmegaConfBaseException as error:
-        raise ConfigError(_wrong_type(error)) from None
-    except yaml.YAMLError:
-        raise ConfigError(f"One of the overrides {list(overrides)} is not valid YAML; quote its value.") from None
+        merged = OmegaConf.merge(OmegaConf.structured(Config), *layers)
+        if missing := OmegaConf.missing_keys(merged):
+            raise ConfigError(f"{min(missing)} has no value; set it in the file, or as an override KEY=VALUE.")
+        config = cast(Config, OmegaConf.to_object(merged))
+    except (OmegaConfBaseException, TypeError) as error:
+        raise ConfigError(_explain(layers, known) or f"The configuration cannot be used ({error}).") from None
     try:
         _check(config)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
-    if config.run.dir == "???":
-        raise ConfigError(
-            "The key run.dir has no value; set it in the file or as an override, for example run.dir=runs/mine."
-        )
     return config
 
 
@@ -74,23 +70,12 @@ def flatten(config: Config, sections: Sequence[str] = (), *, with_neutral: bool 
 
     With `with_neutral=False` the fields that cannot change a result are left out.
     """
-    flat = {}
-    for key, value, is_neutral in _walk(config, ""):
-        wanted = not sections or any(key == section or key.startswith(section + ".") for section in sections)
-        if wanted and (with_neutral or not is_neutral):
-            flat[key] = value
-    return flat
-
-
-def _walk(node: Any, prefix: str) -> list[tuple[str, Any, bool]]:
-    rows = []
-    for member in fields(node):
-        key, value = prefix + member.name, getattr(node, member.name)
-        if is_dataclass(value):
-            rows += _walk(value, key + ".")
-        else:
-            rows.append((key, value, bool(member.metadata.get(NEUTRAL))))
-    return rows
+    return {
+        key.name: attrgetter(key.name)(config)
+        for key in all_keys()
+        if (with_neutral or not key.is_neutral)
+        and (not sections or any(key.name == name or key.name.startswith(name + ".") for name in sections))
+    }
 
 
 def _check(section: Any) -> None:
@@ -101,30 +86,56 @@ def _check(section: Any) -> None:
         section.check()
 
 
-def _known_keys() -> list[str]:
-    structured = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(Config)))
-    return _leaf_keys(structured)
+def _parse_override(override: str, known: Sequence[Key]) -> dict[str, Any]:
+    name, equals, _ = override.partition("=")
+    if not name or not equals:
+        raise ConfigError(f"The override {override!r} is not KEY=VALUE; write for example train.epochs=3.")
+    _refuse_unknown({name: None}, known)
+    try:
+        values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([override])))
+    except (yaml.YAMLError, OmegaConfBaseException):
+        raise ConfigError(f"The override {override!r} is not valid YAML behind the '='; quote its value.") from None
+    _refuse_unknown(_leaves(values), known)
+    return values
 
 
-def _leaf_keys(values: dict[Any, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
+def _leaves(values: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
-        keys += _leaf_keys(value, key + ".") if isinstance(value, dict) and value else [key]
-    return keys
+        leaves |= _leaves(value, key + ".") if isinstance(value, dict) and value else {key: value}
+    return leaves
 
 
-def _refuse_unknown(keys: Sequence[str], known: Sequence[str]) -> None:
-    sections = {".".join(key.split(".")[:depth]) for key in known for depth in range(1, key.count(".") + 1)}
-    for key in keys:
-        if key in known or key in sections:
+def _refuse_unknown(leaves: dict[str, Any], known: Sequence[Key]) -> None:
+    names = [*(key.name for key in known), *all_sections(known)]
+    for name in leaves:
+        if name in names:
             continue
-        nearest = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         mend = f"did you mean {nearest[0]}?" if nearest else "see docs/configuration.md."
-        raise ConfigError(f"The key {key} is unknown; {mend}")
+        raise ConfigError(f"The key {name} is unknown; {mend}")
 
 
-def _wrong_type(error: OmegaConfBaseException) -> str:
-    key = error.full_key or "a key"
-    reason = str(error.msg or error).splitlines()[0]
-    return f"The key {key} has a value of the wrong type ({reason}); see docs/configuration.md."
+def _explain(layers: Sequence[dict[str, Any]], known: Sequence[Key]) -> str | None:
+    """Find the first value that its key cannot hold, and say what the key takes."""
+    for layer in layers:
+        for name, value in _leaves(layer).items():
+            inside = [key.name for key in known if key.name.startswith(name + ".")]
+            if inside and value != {}:
+                return f"{name} is {value!r}; it is a section, so set its keys, for example {inside[0]}."
+            for key in known:
+                if key.name == name and not _fits(name, value):
+                    mend = "refer to another key" if "${" in str(value) else f"use {in_words(key.hint)}"
+                    return f"{name} is {value!r}; {mend}."
+    return None
+
+
+def _fits(name: str, value: Any) -> bool:
+    config = OmegaConf.structured(Config)
+    try:
+        OmegaConf.update(config, name, value)
+        OmegaConf.to_container(OmegaConf.select(config, name.split(".")[0]), resolve=True)
+    except (OmegaConfBaseException, TypeError):
+        return False
+    return True

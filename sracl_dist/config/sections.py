@@ -1,7 +1,8 @@
 """One dataclass per section of the configuration, each field with a docstring that the reference in docs/ repeats.
 
-Sections that can hold impossible values have a method `check`, which loading calls. A field made with `neutral(...)` changes how fast or where the work is done but not what it yields, so changing it
-does not make a finished stage run again.
+A section that can hold impossible values has a method `check`, which loading calls. A field made with `neutral(...)`
+changes how fast or where the work is done but not what it yields, so changing it does not make a finished stage run
+again.
 """
 
 from dataclasses import MISSING, dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 NEUTRAL = "neutral"
 Protocol = Literal["seen_kept", "seen_removed"]
+Similarity = Literal["inner_product", "cosine"]
 
 
 def neutral(default: Any = MISSING) -> Any:
@@ -30,6 +32,11 @@ class RunConfig:
     """Folder or URI (s3://, gs://) that holds every table of the run."""
     seed: int = 0
     """Seed of every random choice: sampling, initial weights, batch order, substitutions."""
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible value."""
+        require(bool(self.dir.strip()), "run.dir", self.dir, "name a folder, for example runs/mine")
+        require(0 <= self.seed < 2**32, "run.seed", self.seed, "use 0 to 4294967295")
 
 
 @dataclass(kw_only=True)
@@ -128,6 +135,8 @@ class DataConfig:
             value = getattr(self, name)
             require(0 < value < 0.5, f"data.{name}", value, "use a share above 0 and below 0.5")
         require(0 <= self.max_reject_share <= 1, "data.max_reject_share", self.max_reject_share, "use 0 to 1")
+        separator = self.category_separator
+        require(bool(separator), "data.category_separator", separator, "quote it in YAML, for example '|'")
         files = self.source == "files"
         require(not files or bool(self.interactions), "data.interactions", self.interactions, "name the log's files")
         require(files or not self.interactions, "data.interactions", self.interactions, "set data.source=files")
@@ -289,7 +298,7 @@ class CrossSequenceConfig:
 
     weight: float = 0.1
     """Weight alpha of this term in the loss."""
-    similarity: Literal["inner_product", "cosine"] = "inner_product"
+    similarity: Similarity = "inner_product"
     """How two states are compared; the paper uses the inner product."""
     temperature: float = 1.0
     """Divides the similarities; the reference uses 1 with the inner product."""
@@ -306,7 +315,7 @@ class IntraSequenceConfig:
 
     weight: float = 0.1
     """Weight beta of this term in the loss."""
-    similarity: Literal["inner_product", "cosine"] = "inner_product"
+    similarity: Similarity = "inner_product"
     """How two states are compared; the paper uses the inner product."""
     temperature: float = 1.0
     """Divides the similarities; the reference uses 1 with the inner product."""
@@ -352,8 +361,9 @@ class TrainConfig:
     """Validation metric that selects the checkpoint: hr@, ndcg@ with 5, 10 or 20, or mrr."""
     protocol: Protocol = "seen_kept"
     """Whether items the user already has stay among the candidates of that metric."""
-    batch_rows: int = 256
-    """Rows (histories of at most model.max_length items) in one step over all workers together."""
+    batch_rows: int = 64
+    """Rows (histories of at most model.max_length items) in one step over all workers together; the paper's 256
+    examples are targets, of which 64 rows hold about 350 on its data."""
     learning_rate: float = 1e-3
     """Learning rate of Adam."""
     weight_decay: float = 0.0

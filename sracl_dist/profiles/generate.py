@@ -143,7 +143,7 @@ def _commit(folder: StageFolder, pending: list[pa.Table]) -> None:
 
 
 def _read_store(folder: StageFolder) -> pa.Table | None:
-    """All answers; where a prompt was asked again after a failure, the last answer."""
+    """All answers, and the failures among them."""
     if not folder.files(STORE):
         return None
     return folder.read_shards(STORE)
@@ -166,9 +166,10 @@ def _compact(folder: StageFolder, answers: pa.Table | None) -> None:
 
 
 def _profiles(prompts: list[Prompt], kind: str, answers: pa.Table | None, model: str) -> pa.Table:
-    """Join prompts with answers by hash."""
+    """Join prompts with answers by hash; where a prompt was asked again after a failure, the answer counts."""
     mine = [prompt for prompt in prompts if prompt.kind == kind]
-    rows = {} if answers is None else {row[PROMPT_HASH]: row for row in answers.to_pylist()}
+    failures_first = [] if answers is None else sorted(answers.to_pylist(), key=lambda row: row[ERROR] is None)
+    rows = {row[PROMPT_HASH]: row for row in failures_first}
     found = [rows.get(prompt.prompt_hash, {ERROR: "no answer was received"}) for prompt in mine]
     return pa.table(
         {

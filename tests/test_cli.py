@@ -1,0 +1,129 @@
+"""What a person sees of a job: help, one sentence for an error, exit codes, and the command that comes next."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sracl_dist
+from sracl_dist import cli, stages
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.cli import job, stage_job
+from sracl_dist.config import Config
+from sracl_dist.errors import InputError
+from sracl_dist.stages import Stage, StageResult
+
+ROOT = Path(sracl_dist.__file__).parent.parent
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__")
+
+
+def work(config: Config, run: RunFolder) -> StageResult:
+    if config.data.interactions == ["bad.csv"]:
+        raise InputError("bad.csv has no column user_id; name it in data.columns.user_id.")
+    return StageResult(rows={"items": 1234}, summary=["12 rows were rejected"])
+
+
+@pytest.fixture(autouse=True)
+def two_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = f"{__name__}:work"
+    prepare = Stage(name="prepare", purpose="read the log", function=function, settings=("data",))
+    train = Stage(name="train", purpose="fit", function=function, settings=("train",), inputs=("prepare",))
+    for module in (cli, stages):
+        monkeypatch.setattr(module, "STAGES", {"prepare": prepare, "train": train})
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"run: {{dir: {tmp_path}/run}}\ndata: {{interactions: [log.csv]}}\n")
+    return str(path)
+
+
+def test_a_stage_tells_what_it_reads_writes_and_what_comes_next(
+    config_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["jobs/prepare.py", "--config", config_file, "data.interactions=[a b.csv]"])
+    assert stage_job("prepare", None, ["--config", config_file, "data.interactions=[a b.csv]"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "prepare: read the log (it has not run yet)",
+        f"prepare: reads the raw log; writes {tmp_path}/run/prepare",
+        "prepare: 12 rows were rejected",
+        "prepare: wrote items 1,234 in 0.0s",
+        f"prepare: next is python jobs/train.py --config {config_file} 'data.interactions=[a b.csv]'",
+    ]
+
+
+def test_a_stage_that_is_done_is_skipped_and_a_changed_key_is_named(
+    config_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stage_job("prepare", None, ["--config", config_file]) == 0
+    capsys.readouterr()
+    assert stage_job("prepare", None, ["--config", config_file]) == 0
+    assert "prepare: done before, " in capsys.readouterr().err
+    assert stage_job("prepare", None, ["--config", config_file, "data.min_user_interactions=3"]) == 0
+    assert "(data.min_user_interactions was 5 and is 3)" in capsys.readouterr().err
+
+
+def test_the_last_stage_names_no_next_one(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stage_job("prepare", None, ["--config", config_file]) == 0
+    assert stage_job("train", None, ["--config", config_file]) == 0
+    assert capsys.readouterr().err.count("next is") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "sentence"),
+    [
+        ("prepare", "data.interactions=[bad.csv]", "bad.csv has no column user_id; name it in data.columns.user_id."),
+        ("prepare", "trian.epochs=3", "The key trian.epochs is unknown; did you mean train.epochs?"),
+        ("train", "train.epochs=3", "The stage train reads the stage prepare, which is not ready in "),
+    ],
+)
+def test_a_users_error_is_one_sentence_and_status_1(
+    config_file: str, capsys: pytest.CaptureFixture[str], name: str, override: str, sentence: str
+) -> None:
+    assert stage_job(name, None, ["--config", config_file, override]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {sentence}")
+
+
+def test_a_bug_is_not_hidden(config_file: str) -> None:
+    def broken(config: Config, run: RunFolder) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        job(None, ["--config", config_file], broken)
+
+
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(config: Config, run: RunFolder) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert job(None, ["--config", config_file], interrupted) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["train.epochs=3"], ["--config"], ["--config", "x", "--unknown"]])
+def test_wrong_arguments_end_with_2_and_the_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        stage_job("prepare", None, argv)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_has_a_help_with_an_example(name: str) -> None:
+    command = [sys.executable, f"jobs/{name}.py", "--help"]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert f"python jobs/{name}.py" in finished.stdout
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_can_be_imported_without_doing_anything(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    module = importlib.import_module(f"jobs.{name}")
+    assert callable(module.main)

@@ -1,0 +1,135 @@
+"""Shards over real worker processes of one private Ray cluster: results, errors, and a worker that is killed."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from sracl_dist.cluster import Cluster, connected, map_shards
+from sracl_dist.config.sections import ClusterConfig
+from sracl_dist.errors import InputError, SetupError, StageError
+
+pytestmark = pytest.mark.ray
+
+Results = list[tuple[int, int]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    with connected(ClusterConfig(address="local", num_cpus=2, object_store_bytes=80_000_000)) as cluster:
+        yield cluster
+
+
+def make_square(offset: int) -> Callable[[int], int]:
+    return lambda shard: shard * shard + offset
+
+
+def make_refusing(bad_shard: int) -> Callable[[int], int]:
+    def process(shard: int) -> int:
+        if shard == bad_shard:
+            raise InputError(f"shard {shard} has no rows; give it some.")
+        return shard
+
+    return process
+
+
+def make_unable() -> Callable[[int], int]:
+    raise SetupError("the model is not there; fetch it.")
+
+
+def make_dying(marks: str, bad_shard: int, num_deaths: int) -> Callable[[int], int]:
+    """Kill the worker in the middle of one shard, `num_deaths` times; marks on disk outlive it."""
+
+    def process(shard: int) -> int:
+        deaths = len(list(Path(marks).glob("death-*")))
+        if shard == bad_shard and deaths < num_deaths:
+            (Path(marks) / f"death-{deaths}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return shard * 10
+
+    return process
+
+
+def collect(
+    make: Callable[..., Callable[[int], int]], arguments: tuple[object, ...], num: int, num_workers: int = 2
+) -> Results:
+    results: Results = []
+    map_shards(
+        make, arguments, range(num), lambda shard, result: results.append((shard, result)), num_workers=num_workers
+    )
+    return sorted(results)
+
+
+def test_the_cluster_says_what_it_has(cluster: Cluster) -> None:
+    assert cluster.num_cpus == 2
+
+
+@pytest.mark.parametrize(("num", "num_workers"), [(0, 2), (1, 2), (2, 2), (25, 2), (25, 1)])
+def test_every_shard_is_done_once(cluster: Cluster, num: int, num_workers: int) -> None:
+    assert collect(make_square, (3,), num, num_workers) == [(shard, shard * shard + 3) for shard in range(num)]
+
+
+def test_results_come_while_other_shards_are_still_running(cluster: Cluster) -> None:
+    seen: list[int] = []
+
+    def stop_early(shard: int, result: int) -> None:
+        seen.append(shard)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        map_shards(make_square, (0,), range(1000), stop_early, num_workers=1)
+    assert len(seen) == 2
+
+
+def test_what_a_worker_raises_is_raised_here_as_itself(cluster: Cluster) -> None:
+    with pytest.raises(InputError) as caught:
+        collect(make_refusing, (7,), 20)
+    assert str(caught.value) == "shard 7 has no rows; give it some."
+
+
+def test_a_worker_that_cannot_be_made_says_why(cluster: Cluster) -> None:
+    with pytest.raises(SetupError) as caught:
+        collect(make_unable, (), 3)
+    assert str(caught.value) == "the model is not there; fetch it."
+
+
+def test_a_bug_in_a_worker_keeps_its_trace(cluster: Cluster) -> None:
+    with pytest.raises(ZeroDivisionError, match="in process"):
+        collect(lambda: lambda shard: 1 // shard, (), 3)
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled(cluster: Cluster, tmp_path: Path) -> None:
+    assert collect(make_dying, (str(tmp_path), 5, 1), 12) == [(shard, shard * 10) for shard in range(12)]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_worker_that_keeps_dying_is_given_up_in_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(StageError) as caught:
+        collect(make_dying, (str(tmp_path), 1, 99), 3, num_workers=1)
+    message = str(caught.value)
+    assert message.startswith("A worker process died again and again (")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "cpus", "gpus", "wanted"), [(3, 1, 0, "3 CPUs"), (1, 3, 0, "3 CPUs"), (1, 1, 1000, "1000 GPU")]
+)
+def test_more_than_the_cluster_has_is_refused(
+    cluster: Cluster, num_workers: int, cpus: int, gpus: int, wanted: str
+) -> None:
+    with pytest.raises(SetupError, match=rf"need {wanted}.* and the cluster has \d+; use fewer workers or a larger"):
+        map_shards(
+            make_square,
+            (0,),
+            range(5),
+            lambda shard, result: None,
+            num_workers=num_workers,
+            cpus_per_worker=cpus,
+            gpus_per_worker=gpus,
+        )
