@@ -1,0 +1,1 @@
+"""Ranking the whole catalogue for every user, and what the ranks amount to."""

@@ -1,0 +1,1 @@
+"""The recommender: sequence encoder, loss terms and their composition; plain torch, without Ray."""

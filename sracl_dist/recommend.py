@@ -1,0 +1,133 @@
+"""The stage recommend: the best items for every user after the whole history, in the user's own ids.
+
+    recommendations/<first>-<end>.parquet    user_id, item_ids list, scores list, best first
+
+B users of a chunk, N recommendations, V catalogue.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.cluster import connected, map_shards
+from sracl_dist.columns import ITEM, ITEM_ID, ITEM_IDS, SCORES, USER, USER_ID
+from sracl_dist.config import Config
+from sracl_dist.data.sequences import load_sequences
+from sracl_dist.errors import StorageError
+from sracl_dist.evaluate.ranking import catalogue_scores, seen_pairs
+from sracl_dist.model.encoders import SequenceEncoder
+from sracl_dist.observe import Progress
+from sracl_dist.shards import Shard, pending_shards, plan_shards
+from sracl_dist.stages import StageResult
+from sracl_dist.train.state import load_best_encoder
+
+STAGE = "recommend"
+RECOMMENDATIONS = "recommendations"
+
+
+def recommend(config: Config, run: RunFolder) -> StageResult:
+    """Write recommend.num_items items for every user, fewer where the catalogue has no more to offer.
+
+    Raises:
+        StageError: a score is not a number.
+        SetupError: the cluster is too small.
+        StorageError: the checkpoint or a table is damaged.
+    """
+    folder, sequences, settings = run.stage(STAGE), load_sequences(run), config.recommend
+    plan = plan_shards(RECOMMENDATIONS, 0, sequences.num_users, settings.shard_users)
+    pending = pending_shards(folder, plan)
+    num_pending = sum(shard.num_rows for shard in pending)
+    progress = Progress(STAGE, sequences.num_users, "users", done=sequences.num_users - num_pending)
+    if pending:
+        with connected(config.cluster) as cluster:
+            map_shards(
+                make_recommender,
+                (run, settings.num_items, settings.remove_seen),
+                pending,
+                lambda shard, _: progress.update(shard.num_rows),
+                num_workers=settings.num_workers,
+                gpus_per_worker=min(1, cluster.num_gpus),
+            )
+    progress.close()
+    num_rows = folder.read_shards(f"{RECOMMENDATIONS}/", [USER_ID]).num_rows
+    if num_rows != sequences.num_users:
+        raise StorageError(
+            f"{folder.path(RECOMMENDATIONS)} has {num_rows:,} rows for {sequences.num_users:,} users; "
+            f"delete it and run jobs/recommend.py again."
+        )
+    return StageResult(
+        rows={RECOMMENDATIONS: num_rows},
+        details={"num_items": settings.num_items, "remove_seen": settings.remove_seen},
+        summary=[f"up to {settings.num_items} items for each of {num_rows:,} users"],
+    )
+
+
+def make_recommender(run: RunFolder, num_items: int, remove_seen: bool) -> Callable[[Shard], int]:
+    """What a worker does: recommend to a shard's users and commit the lists; returns how many they are."""
+    sequences, folder = load_sequences(run), run.stage(STAGE)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = load_best_encoder(run, sequences.num_items, device)
+    user_ids = _names(run, "users.parquet", USER, USER_ID, 0, sequences.num_users)
+    item_ids = _names(run, "items.parquet", ITEM, ITEM_ID, 1, sequences.num_items)
+
+    def serve(shard: Shard) -> int:
+        histories = [sequences.whole(user) for user in range(shard.start, shard.stop)]
+        items, scores = top_items(encoder, histories, num_items, remove_seen=remove_seen, device=device)
+        columns = {
+            USER_ID: user_ids.slice(shard.start, shard.num_rows),
+            ITEM_IDS: _lists(items, lambda flat: item_ids.take(pa.array(flat - 1, pa.int64()))),
+            SCORES: _lists(scores, lambda flat: pa.array(flat, pa.float32())),
+        }
+        folder.write_table(shard.name, pa.table(columns))
+        return shard.num_rows
+
+    return serve
+
+
+def top_items(
+    encoder: SequenceEncoder,
+    histories: Sequence[NDArray[np.int32]],
+    num_items: int,
+    *,
+    remove_seen: bool,
+    device: torch.device,
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
+    """For each history the items 1..V that score highest, best first, and their scores.
+
+    Raises:
+        StageError: a score is not a number.
+    """
+    items: list[NDArray[np.int64]] = []
+    scores: list[NDArray[np.float32]] = []
+    for start, scores_BV in catalogue_scores(encoder, histories, device):
+        num_candidates_B = torch.full((len(scores_BV),), scores_BV.shape[1], device=device)
+        if remove_seen:
+            rows_S, columns_S = seen_pairs(histories[start : start + len(scores_BV)], device)
+            scores_BV[rows_S, columns_S] = float("-inf")
+            num_candidates_B -= torch.bincount(rows_S, minlength=len(scores_BV))
+        best = scores_BV.topk(min(num_items, scores_BV.shape[1]), dim=1)
+        for count, values, columns in zip(
+            num_candidates_B.tolist(), best.values.cpu().numpy(), best.indices.cpu().numpy(), strict=True
+        ):
+            items.append(columns[:count] + 1)
+            scores.append(values[:count])
+    return items, scores
+
+
+def _names(run: RunFolder, name: str, key: str, value: str, first: int, num: int) -> pa.Array:
+    """The user's own ids of the dense ids first, first + 1, ..."""
+    folder = run.stage("prepare")
+    table = folder.read_table(name, [key, value]).sort_by(key)
+    if not np.array_equal(table[key].to_numpy(), np.arange(first, first + num)):
+        raise StorageError(f"{folder.path(name)} does not list every {key} once; run jobs/prepare.py again.")
+    return table[value].combine_chunks()
+
+
+def _lists(rows: Sequence[np.ndarray], convert: Callable[[np.ndarray], pa.Array]) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    flat = np.concatenate(rows) if len(rows) else np.zeros(0, np.int64)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), convert(flat))

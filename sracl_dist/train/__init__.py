@@ -1,0 +1,1 @@
+"""Fitting the recommender: batches, the loop, its checkpoints, and its launch on Ray Train."""

@@ -1,0 +1,98 @@
+"""The progress line of training: workers' own output does not reach the driver, so they tell it through an actor."""
+
+import threading
+import time
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from sracl_dist import observe
+from sracl_dist.config import Config
+from sracl_dist.train.state import Progress
+from sracl_dist.train.worker import Worker
+
+LABEL = "train"
+POLL_S = 0.5
+
+
+class _Board:
+    """An actor that holds the latest news from the first worker, for the driver to read."""
+
+    def __init__(self) -> None:
+        self._news: dict[str, Any] = {}
+
+    def post(self, news: dict[str, Any]) -> None:
+        self._news = news
+
+    def latest(self) -> dict[str, Any]:
+        return self._news
+
+
+class Reporter:
+    """The worker's side of the progress line."""
+
+    def __init__(self, board: Any, worker: Worker, progress: Progress, num_targets: int) -> None:
+        self._board, self._speaks, self._posted = board, worker.is_first, 0.0
+        self._done = self._already = progress.epoch * num_targets
+
+    def on_step(self, num: int, progress: Progress) -> None:
+        """Count targets; tell the driver now and then."""
+        self._done += num
+        if self._speaks and time.monotonic() - self._posted >= POLL_S:
+            self._post(progress)
+
+    def on_epoch(self, progress: Progress) -> None:
+        """Tell the driver what the epoch brought."""
+        self._post(progress)
+
+    def _post(self, progress: Progress) -> None:
+        self._posted = time.monotonic()
+        news = {"already": self._already, "done": self._done, "epoch": progress.epoch, "best": progress.best_value}
+        self._board.post.remote(news)
+
+
+class Display:
+    """The driver's side: a thread that reads the board and draws the progress line while Ray Train blocks."""
+
+    def __init__(self, config: Config, num_targets: int) -> None:
+        self.board: Any = ray.remote(_Board).options(num_cpus=0).remote()
+        self._num_workers = config.train.num_workers
+        self._epochs, self._metric = config.train.epochs, config.train.metric
+        self._total = num_targets * self._epochs
+        self._line: observe.Progress | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="training progress", daemon=True)
+
+    def __enter__(self) -> "Display":
+        plural = "s" if self._num_workers > 1 else ""
+        observe.say(f"{LABEL}: starting {self._num_workers} worker{plural}")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._line is not None:
+            self._line.close()
+        ray.kill(self.board)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(POLL_S):
+            self._draw()
+        self._draw()
+
+    def _draw(self) -> None:
+        try:
+            news = ray.get(self.board.latest.remote())
+        except ray.exceptions.RayError:
+            return
+        if not news:
+            return
+        if self._line is None:
+            self._line = observe.Progress(LABEL, self._total, "targets", done=news["already"])
+        facts: dict[str, Any] = {"epochs": f"{news['epoch']}/{self._epochs}"}
+        if news["epoch"]:
+            facts[f"best {self._metric}"] = f"{news['best']:.4f}"
+        # After workers died, training goes on from an earlier place, and the line goes back with it.
+        self._line.update(news["done"] - self._line.done, **facts)

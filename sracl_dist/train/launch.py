@@ -1,0 +1,219 @@
+"""The stage train: the loop on the workers of Ray Train, and its results in the run folder.
+
+    best/model.safetensors, best/checkpoint.json    weights of the selected epoch, and what they were made from
+    metrics.jsonl                                   one line per epoch
+    checkpoints/                                    Ray Train's own: the best and the last epoch, for going on
+
+Ray Train continues from the last checkpoint when the same name and storage path come again. The stage's folder is
+emptied when the settings change, so that what is found there always belongs to the work in progress.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2.api.exceptions import TrainingFailedError
+from safetensors.torch import load as load_tensors
+
+from sracl_dist.artifacts import RunFolder, StageFolder
+from sracl_dist.cluster import connected
+from sracl_dist.config import Config
+from sracl_dist.data.sequences import load_sequences
+from sracl_dist.errors import SetupError, SraclError, StageError
+from sracl_dist.model.encoders import encoder_class
+from sracl_dist.model.tables import SemanticTables
+from sracl_dist.stages import StageResult
+from sracl_dist.train.batches import TrainingBatches
+from sracl_dist.train.display import Display, Reporter
+from sracl_dist.train.loop import Trainer, fit, make_trainer, require_trainable
+from sracl_dist.train.state import BEST, DESCRIPTION, WEIGHTS, Progress, progress_of, read_description
+from sracl_dist.train.worker import Worker
+
+STAGE = "train"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+SELECTED = "selected_epoch"
+"""Metric by which Ray Train keeps the best checkpoint: its epoch if it was the best so far, else -1."""
+CHECKPOINT_FOLDER = "state"
+"""Folder within a Ray checkpoint; a checkpoint of ours appears by a rename."""
+
+
+def train(config: Config, run: RunFolder) -> StageResult:
+    """Fit the recommender on the configured number of workers, or go on where a killed run stopped.
+
+    Raises:
+        SetupError: the cluster can never hold the workers.
+        StageError: training cannot go on.
+        StorageError: an input table or a checkpoint is damaged.
+    """
+    encoder_class(config.model.encoder)
+    sequences = load_sequences(run)
+    batches = TrainingBatches(sequences, config.model.max_length, config.train.batch_rows, config.run.seed)
+    require_trainable(sequences, batches)
+    with connected(config.cluster) as cluster:
+        use_gpu = cluster.num_gpus > 0 and config.train.gpus_per_worker == 1
+        _require_room(config, use_gpu)
+        with Display(config, batches.num_targets) as display:
+            result = _run_workers(config, run, use_gpu, display.board)
+        return _publish(config, run.stage(STAGE), result, batches.num_targets)
+
+
+def _require_room(config: Config, use_gpu: bool) -> None:
+    """Refuse what could never be scheduled; Ray Train itself would wait for ever."""
+    wanted = {"CPU": config.train.cpus_per_worker, **({"GPU": 1} if use_gpu else {})}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in nodes)
+    if config.train.num_workers > room:
+        each = " and ".join(f"{amount} {name}" for name, amount in wanted.items())
+        raise SetupError(
+            f"train.num_workers is {config.train.num_workers} and the cluster has room for {room} workers with {each} "
+            f"each; use fewer workers, a smaller train.cpus_per_worker, or a larger cluster."
+        )
+
+
+def _run_workers(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> Result:
+    folder = run.stage(STAGE)
+
+    def work() -> None:
+        _work(config, run, board)
+
+    trainer = TorchTrainer(
+        work,
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.train.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": config.train.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=folder.path(),
+            storage_filesystem=folder.filesystem,
+            failure_config=FailureConfig(max_failures=config.train.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=SELECTED, checkpoint_score_order="max"
+            ),
+        ),
+    )
+    try:
+        return trainer.fit()
+    except TrainingFailedError as error:
+        raise _as_sentence(error) from error
+
+
+def _as_sentence(error: TrainingFailedError) -> SraclError:
+    """What the first failing worker raised, if it is a sentence for the user already."""
+    causes = list(getattr(error, "worker_failures", {}).values())
+    for cause in causes:
+        if isinstance(cause, SraclError):
+            return cause
+    first = causes[0] if causes else error
+    lines = [line for line in str(first).strip().splitlines() if line.strip()]
+    reason = f"{type(first).__name__}: {lines[0]}" if lines else type(first).__name__
+    return StageError(f"Training failed after train.max_failures restarts ({reason}); mend the cause and run it again.")
+
+
+def _work(config: Config, run: RunFolder, board: Any) -> None:
+    """What every worker does; what it reports is a checkpoint per epoch."""
+    # cuBLAS is deterministic with a workspace of this size only, which it reads at its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    context = ray.train.get_context()
+    worker = Worker(rank=context.get_world_rank(), world_size=context.get_world_size(), device=get_device())
+    torch.set_num_threads(config.train.cpus_per_worker)
+    if worker.device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    sequences = load_sequences(run)
+    tables = SemanticTables(run=run, num_users=sequences.num_users, num_items=sequences.num_items)
+    trainer = make_trainer(config, sequences, tables, worker)
+    progress = _restore(trainer)
+    reporter = Reporter(board, worker, progress, trainer.batches.num_targets)
+    for _ in fit(trainer, progress, reporter.on_step):
+        _report(trainer, progress)
+        if worker.is_first:
+            _write_curve(run.stage(STAGE), progress)
+            reporter.on_epoch(progress)
+
+
+def _restore(trainer: Trainer) -> Progress:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return Progress()
+    with checkpoint.as_directory() as directory:
+        return trainer.load(Path(directory) / CHECKPOINT_FOLDER)
+
+
+def _report(trainer: Trainer, progress: Progress) -> None:
+    """Commit the epoch. It is a barrier, and Ray Train forgets metrics that come without a checkpoint."""
+    metrics = {SELECTED: float(progress.epoch if progress.best_epoch == progress.epoch else -1)}
+    if not trainer.worker.is_first:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory(prefix="sracl-") as directory:
+        trainer.save(Path(directory) / CHECKPOINT_FOLDER, progress)
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(directory))
+
+
+def _write_curve(folder: StageFolder, progress: Progress) -> None:
+    lines = "".join(json.dumps(line) + "\n" for line in progress.history)
+    folder.write_bytes(METRICS, lines.encode())
+
+
+def _publish(config: Config, folder: StageFolder, result: Result, num_targets: int) -> StageResult:
+    """Put the selected checkpoint where later stages find it, and describe the run."""
+    if result.checkpoint is None:
+        raise StageError("Training ended without a checkpoint; run it again with a larger train.max_failures.")
+    with result.checkpoint.as_directory() as directory:
+        progress = progress_of(read_description(Path(directory) / CHECKPOINT_FOLDER))
+    kept = {int(metrics[SELECTED]): checkpoint for checkpoint, metrics in result.best_checkpoints or []}
+    if progress.best_epoch not in kept:
+        raise StageError(
+            f"The checkpoint of epoch {progress.best_epoch} is missing in {folder.path(CHECKPOINTS)}; "
+            f"delete that folder and run jobs/train.py again."
+        )
+    with kept[progress.best_epoch].as_directory() as directory:
+        for name in (WEIGHTS, DESCRIPTION):
+            folder.write_bytes(BEST + name, (Path(directory) / CHECKPOINT_FOLDER / name).read_bytes())
+    _delete_orphans(folder, [result.checkpoint, kept[progress.best_epoch]])
+    num_parameters = sum(tensor.numel() for tensor in load_tensors(folder.read_bytes(BEST + WEIGHTS)).values())
+    _write_curve(folder, progress)
+    return _describe(config, progress, num_targets, num_parameters, folder)
+
+
+def _delete_orphans(folder: StageFolder, kept: Sequence[Checkpoint]) -> None:
+    """Checkpoints that were uploaded but not recorded when the run was killed; Ray Train leaves them for ever."""
+    wanted = {PurePosixPath(checkpoint.path).name for checkpoint in kept}
+    names = (PurePosixPath(name) for name in folder.files(CHECKPOINTS))
+    folder.delete(str(name) for name in names if len(name.parts) > 2 and name.parts[1] not in wanted)
+
+
+def _describe(
+    config: Config, progress: Progress, num_targets: int, num_parameters: int, folder: StageFolder
+) -> StageResult:
+    history = progress.history
+    best = history[progress.best_epoch - 1]
+    chosen = f"{config.train.metric} ({config.train.protocol.replace('_', ' ')})"
+    value = best["validation"][config.train.protocol][config.train.metric]
+    return StageResult(
+        rows={"epochs": progress.epoch, "training_targets": num_targets},
+        details={
+            "best_epoch": progress.best_epoch,
+            "best_validation": best["validation"],
+            "selected_by": {"metric": config.train.metric, "protocol": config.train.protocol},
+            "num_parameters": num_parameters,
+            "num_workers": config.train.num_workers,
+            "examples_per_second": round(sum(line["examples_per_second"] for line in history) / len(history), 1),
+            "seconds_per_epoch": round(sum(line["wall_s"] for line in history) / len(history), 3),
+        },
+        summary=[
+            f"best epoch {progress.best_epoch} of {progress.epoch}, validation {chosen} {value:.4f}",
+            f"weights in {folder.path(BEST)}, curve in {folder.path(METRICS)}",
+        ],
+    )

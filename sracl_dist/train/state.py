@@ -1,0 +1,186 @@
+"""Checkpoints: everything that training needs to go on, and the part of it that later stages read.
+
+    model.safetensors       learned weights
+    memory.safetensors      states remembered between steps (the bank)
+    optimiser.safetensors   moments and step counts of Adam, by parameter
+    checkpoint.json         position, best epoch, curve so far, and what the checkpoint was made from and for
+
+A checkpoint lies between two epochs, and every epoch seeds its random numbers from the run's seed, its own number and
+the worker's rank; hence there is no state of a random generator to keep.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.config import Config, flatten
+from sracl_dist.config.sections import ModelConfig
+from sracl_dist.errors import StorageError
+from sracl_dist.model.encoders import SequenceEncoder, build_encoder
+from sracl_dist.model.sracl import SraCl
+
+WEIGHTS = "model.safetensors"
+MEMORY = "memory.safetensors"
+OPTIMISER = "optimiser.safetensors"
+DESCRIPTION = "checkpoint.json"
+BEST = "best/"
+"""Folder of the stage train with the selected checkpoint's weights and description."""
+SETTINGS = ("model", "objectives", "train", "run.seed")
+"""What a checkpoint is bound to; fields that cannot change a result, such as the number of workers, may differ."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where training stands, between two epochs."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    step: int = 0
+    """Finished optimiser steps."""
+    best_epoch: int = 0
+    """Epoch with the best validation metric; 0 before the first."""
+    best_value: float = float("-inf")
+    """Its value."""
+    epochs_without_gain: int = 0
+    """Finished epochs since the best one."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One line of metrics.jsonl per finished epoch."""
+
+
+def made_from(config: Config, num_users: int, num_items: int) -> dict[str, Any]:
+    """What a checkpoint is bound to: settings by key, and the numbers of users and items."""
+    settings = flatten(config, SETTINGS, with_neutral=False)
+    return {**settings, "number of users": num_users, "number of items": num_items}
+
+
+def save_checkpoint(
+    folder: Path, model: SraCl, optimiser: torch.optim.Optimizer, progress: Progress, source: dict[str, Any]
+) -> None:
+    """Write a checkpoint into `folder`, which appears whole or not at all; one that is there is replaced."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(_on_cpu(model.weights()), temporary / WEIGHTS)
+    save_file(_on_cpu(model.memory()), temporary / MEMORY)
+    save_file(_on_cpu(_optimiser_tensors(model, optimiser)), temporary / OPTIMISER)
+    description = {"made_from": source, "progress": asdict(progress)}
+    (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def load_checkpoint(folder: Path, model: SraCl, optimiser: torch.optim.Optimizer, source: dict[str, Any]) -> Progress:
+    """Restore model and optimiser from `folder`.
+
+    Raises:
+        StorageError: the checkpoint is damaged, or was made from other settings or another catalogue.
+    """
+    description = read_description(folder)
+    _require_same(folder, description["made_from"], source)
+    try:
+        tensors = {**load_file(folder / WEIGHTS), **load_file(folder / MEMORY)}
+        model.load_state_dict(tensors)
+        _restore_optimiser(model, optimiser, load_file(folder / OPTIMISER))
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise _damaged(folder, error) from None
+    return progress_of(description)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Content of checkpoint.json.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from None
+    return description
+
+
+def progress_of(description: dict[str, Any]) -> Progress:
+    """Where training stood when the described checkpoint was written."""
+    known = {member.name for member in fields(Progress)}
+    return Progress(**{name: value for name, value in description["progress"].items() if name in known})
+
+
+def load_best_encoder(run: RunFolder, num_items: int, device: torch.device) -> SequenceEncoder:
+    """The encoder of the selected epoch, ready for inference.
+
+    Args:
+        run: the run folder whose stage train is finished.
+        num_items: size of the catalogue that will be scored.
+        device: where it will run.
+
+    Raises:
+        StorageError: it is damaged, or was trained for another catalogue.
+    """
+    folder = run.stage("train")
+    source = folder.read_json(BEST + DESCRIPTION)["made_from"]
+    if source["number of items"] != num_items:
+        raise StorageError(
+            f"{folder.path(BEST)} was trained for {source['number of items']:,} items and the run now has "
+            f"{num_items:,}; run jobs/train.py again."
+        )
+    prefix = "model."
+    settings = {key.removeprefix(prefix): value for key, value in source.items() if key.startswith(prefix)}
+    encoder = build_encoder(ModelConfig(**settings), num_items)
+    try:
+        tensors = load_tensors(folder.read_bytes(BEST + WEIGHTS))
+        prefix = "encoder."
+        encoder.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise _damaged(folder.path(BEST), error) from None
+    return encoder.to(device).eval()
+
+
+def _optimiser_tensors(model: SraCl, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{key}/{name}": torch.as_tensor(value)
+        for name, parameter in model.weights().items()
+        for key, value in optimiser.state[parameter].items()
+    }
+
+
+def _restore_optimiser(model: SraCl, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Hand the state over by `load_state_dict`, which puts each tensor on the device it belongs to."""
+    names = list(model.weights())
+    state: dict[int, dict[str, Tensor]] = {}
+    for joined, value in tensors.items():
+        key, name = joined.split("/", 1)
+        state.setdefault(names.index(name), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _require_same(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    keys = sorted(saved.keys() | wanted.keys())
+    differences = [
+        f"{key} was {saved.get(key)!r} and is {wanted.get(key)!r}" for key in keys if saved.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise StorageError(
+            f"The checkpoint {folder} belongs to other work ({'; '.join(differences)}); "
+            f"restore these settings, or delete it to train anew."
+        )
+
+
+def _damaged(folder: Path | str, error: Exception) -> StorageError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return StorageError(f"The checkpoint {folder} is damaged ({reason}); delete it and run jobs/train.py again.")

@@ -1,0 +1,3 @@
+from recommender_fixtures import config, one_thread, run, sequences, tables
+
+__all__ = ["config", "one_thread", "run", "sequences", "tables"]

@@ -1,0 +1,176 @@
+"""Training, evaluation and recommendation on real Ray workers, over one small run."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ray.train import WorkerGroupError
+from safetensors.torch import load
+from synthetic import make_config, make_manifest, make_sequences, tables_of, write_run
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.errors import SetupError, StageError
+from sracl_dist.evaluate.job import evaluate
+from sracl_dist.evaluate.ranking import rank_targets
+from sracl_dist.recommend import recommend
+from sracl_dist.stages import StageResult
+from sracl_dist.train import launch
+from sracl_dist.train.launch import train
+from sracl_dist.train.loop import fit, make_trainer
+from sracl_dist.train.state import Progress, load_best_encoder
+from sracl_dist.train.worker import Worker
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+SEQUENCES = make_sequences(100)
+OVERRIDES = ("train.num_workers=2", "model.dropout=0", "objectives.terms=[next_item,cross_sequence]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    location: Path = tmp_path_factory.mktemp("launch") / "run"
+    return write_run(location, SEQUENCES)
+
+
+@dataclass(frozen=True)
+class Trained:
+    result: StageResult
+    output: str
+    """What the person saw."""
+
+
+@pytest.fixture(scope="module")
+def trained(run: RunFolder) -> Trained:
+    with contextlib.redirect_stderr(io.StringIO()) as output:
+        result = train(make_config(run.location, *OVERRIDES), run)
+    run.stage("train").commit(make_manifest("train", result.rows))
+    return Trained(result, output.getvalue())
+
+
+def read_curve(run: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.stage("train").read_bytes("metrics.jsonl").splitlines()]
+
+
+def test_two_workers_learn_what_one_process_learns(trained: Trained, run: RunFolder) -> None:
+    alone = make_trainer(make_config(run.location, *OVERRIDES), SEQUENCES, tables_of(run, SEQUENCES), Worker())
+    progress = Progress()
+    for _ in fit(alone, progress):
+        pass
+    curve = read_curve(run)
+    assert [line["epoch"] for line in curve] == [1, 2, 3]
+    for line, expected in zip(curve, progress.history, strict=True):
+        assert line["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+        assert line["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-2)
+
+
+def test_the_result_describes_the_run(trained: Trained, run: RunFolder) -> None:
+    result, curve = trained.result, read_curve(run)
+    assert result.rows == {"epochs": 3, "training_targets": int((SEQUENCES.num_train - 1).clip(0).sum())}
+    assert result.details["best_validation"] == curve[result.details["best_epoch"] - 1]["validation"]
+    assert result.details["num_workers"] == 2
+    weights = load(run.stage("train").read_bytes("best/model.safetensors"))
+    assert result.details["num_parameters"] == sum(value.numel() for value in weights.values())
+    progress = run.stage("train").read_json("best/checkpoint.json")["progress"]
+    assert progress["epoch"] == progress["best_epoch"] == result.details["best_epoch"]
+
+
+def test_progress_reaches_the_driver(trained: Trained) -> None:
+    assert trained.output.startswith("train: starting 2 workers\n")
+    assert "3/3 epochs" in trained.output
+
+
+def test_two_evaluating_workers_equal_one_process(trained: Trained, run: RunFolder) -> None:
+    evaluate(make_config(run.location, *OVERRIDES), run)
+    table = run.stage("evaluate").read_shards("ranks").sort_by("user")
+    users, targets = SEQUENCES.targets("test")
+    encoder = load_best_encoder(run, SEQUENCES.num_items, torch.device("cpu"))
+    kept, removed = [], []
+    for start in range(0, len(users), 37):  # the same shards, in one process
+        block = slice(start, start + 37)
+        contexts = [SEQUENCES.context(int(user), "test") for user in users[block]]
+        ranks = rank_targets(encoder, contexts, targets[block], torch.device("cpu"))
+        kept += ranks.seen_kept.tolist()
+        removed += ranks.seen_removed.tolist()
+    assert table["user"].to_pylist() == users.tolist()
+    assert table["rank_seen_kept"].to_pylist() == kept
+    assert table["rank_seen_removed"].to_pylist() == removed
+
+
+def test_recommendations_for_everybody(trained: Trained, run: RunFolder) -> None:
+    assert recommend(make_config(run.location, *OVERRIDES), run).rows == {"recommendations": 100}
+    table = run.stage("recommend").read_shards("recommendations")
+    assert table["user_id"].to_pylist() == [f"user-{user}" for user in range(100)]
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(run: RunFolder) -> None:
+    config = make_config(run.location, "train.num_workers=3")
+    with pytest.raises(SetupError, match=r"train\.num_workers is 3 and the cluster has room for 2 workers with 1 CPU"):
+        train(config, run)
+
+
+def test_a_failing_worker_speaks_in_one_sentence() -> None:
+    failures: dict[int, Exception] = {1: StageError("The loss is nan; use a lower train.learning_rate.")}
+    known = launch._as_sentence(WorkerGroupError("workers failed", failures))
+    assert known is failures[1]
+    unknown = launch._as_sentence(WorkerGroupError("workers failed", {0: KeyError("x")}))
+    assert str(unknown).startswith("Training failed after train.max_failures restarts (KeyError: 'x')")
+
+
+@pytest.mark.slow
+def test_what_a_worker_raises_reaches_the_driver(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", make_sequences(12))
+    overrides = ("train.learning_rate=1e30", "train.max_failures=0", "train.max_gradient_norm=null")
+    with pytest.raises(StageError, match=r"lower train\.learning_rate"):
+        train(make_config(run.location, *overrides), run)
+
+
+KILLED = """
+import sys
+from synthetic import make_config
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.train import launch
+from sracl_dist.train.launch import train
+
+train(make_config(sys.argv[1], "train.epochs=10", "train.patience=10"), RunFolder(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", SEQUENCES)
+    config = make_config(run.location, "train.epochs=10", "train.patience=10")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    victim = subprocess.Popen(
+        [sys.executable, "-c", KILLED, run.location], env=environment, cwd=tmp_path, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not run.stage("train").exists("metrics.jsonl") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    num_before = len(read_curve(run))
+    assert 1 <= num_before < 10
+
+    orphan = "checkpoints/checkpoint_2020-01-01_00-00-00.000000/state/model.safetensors"
+    run.stage("train").write_bytes(orphan, b"uploaded but not recorded")
+
+    train(config, run)
+    kept = {name.split("/")[1] for name in run.stage("train").files("checkpoints") if name.count("/") > 1}
+    assert 1 <= len(kept) <= 2
+    alone = make_trainer(config, SEQUENCES, tables_of(run, SEQUENCES), Worker())
+    progress = Progress()
+    for _ in fit(alone, progress):
+        pass
+    for line, expected in zip(read_curve(run), progress.history, strict=True):
+        for name in ("epoch", "step", "loss", "gradient_norm", "validation", "is_best"):
+            assert line[name] == expected[name], (line["epoch"], name)

@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic import make_config, write_best
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.config import Config
+from sracl_dist.data.sequences import Sequences
+from sracl_dist.errors import StorageError
+from sracl_dist.model.tables import SemanticTables
+from sracl_dist.train.loop import Trainer, fit, make_trainer
+from sracl_dist.train.state import DESCRIPTION, MEMORY, OPTIMISER, WEIGHTS, Progress, load_best_encoder
+from sracl_dist.train.worker import Worker
+
+
+@pytest.fixture
+def trainer(config: Config, sequences: Sequences, tables: SemanticTables) -> Trainer:
+    return make_trainer(config, sequences, tables, Worker())
+
+
+@pytest.fixture
+def saved(trainer: Trainer, tmp_path: Path) -> Path:
+    progress = Progress()
+    next(fit(trainer, progress))
+    trainer.save(tmp_path / "state", progress)
+    return tmp_path / "state"
+
+
+def test_round_trip(trainer: Trainer, saved: Path, config: Config, tables: SemanticTables) -> None:
+    other = make_trainer(config, trainer.sequences, tables, Worker())
+    progress = other.load(saved)
+    assert (progress.epoch, progress.best_epoch, progress.epochs_without_gain) == (1, 1, 0)
+    assert progress.step == trainer.batches.num_steps
+    assert [line["epoch"] for line in progress.history] == [1]
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name]), name
+    assert other.model.memory()["objectives.cross_sequence.bank.seen_U"].any()
+    before, after = trainer.optimiser.state_dict(), other.optimiser.state_dict()
+    assert before["param_groups"] == after["param_groups"]
+    assert before["state"].keys() == after["state"].keys()
+    for index, state in before["state"].items():
+        for key, value in state.items():
+            assert torch.equal(value, after["state"][index][key])
+
+
+def test_files_are_safetensors_and_json(saved: Path) -> None:
+    assert sorted(path.name for path in saved.iterdir()) == sorted([WEIGHTS, MEMORY, OPTIMISER, DESCRIPTION])
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.width=8"], "model.width was 16 and is 8"),
+        (["train.learning_rate=0.5", "run.seed=4"], "run.seed was 3 and is 4; train.learning_rate was 0.01 and is 0.5"),
+    ],
+)
+def test_other_settings_are_refused(
+    saved: Path, sequences: Sequences, tables: SemanticTables, overrides: list[str], message: str
+) -> None:
+    other = make_trainer(make_config("unused", *overrides), sequences, tables, Worker())
+    with pytest.raises(StorageError, match=message):
+        other.load(saved)
+
+
+def test_another_catalogue_is_refused(trainer: Trainer, saved: Path) -> None:
+    trainer.source["number of items"] = 49
+    with pytest.raises(StorageError, match="number of items was 48 and is 49"):
+        trainer.load(saved)
+
+
+def test_the_number_of_workers_may_change(saved: Path, sequences: Sequences, tables: SemanticTables) -> None:
+    make_trainer(make_config("unused", "train.num_workers=2"), sequences, tables, Worker()).load(saved)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, MEMORY, OPTIMISER, DESCRIPTION])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_refused(trainer: Trainer, saved: Path, name: str, damage: str) -> None:
+    content = (saved / name).read_bytes()
+    (saved / name).unlink()
+    if damage == "cut":
+        (saved / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(StorageError, match="is damaged"):
+        trainer.load(saved)
+
+
+def test_best_encoder_needs_nothing_but_its_files(
+    tmp_path: Path, run: RunFolder, config: Config, sequences: Sequences
+) -> None:
+    write_best(run, config, sequences, tmp_path)
+    encoder = load_best_encoder(run, sequences.num_items, torch.device("cpu"))
+    assert not encoder.training
+    assert encoder.max_length == config.model.max_length
+    with pytest.raises(StorageError, match="was trained for 48 items and the run now has 50"):
+        load_best_encoder(run, 50, torch.device("cpu"))
+    description = json.loads(run.stage("train").read_bytes("best/checkpoint.json"))
+    assert description["made_from"]["model.width"] == 16
