@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, load_config
@@ -24,6 +25,7 @@ def job(
 ) -> int:
     """Parse arguments, load the configuration and do `work`; a user's error becomes one sentence and status 1."""
     arguments = parse_arguments(manual, argv)
+    _hide_jobs_from_imports()
     quiet_libraries()
     try:
         config = load_config(arguments.config, arguments.overrides)
@@ -35,6 +37,15 @@ def job(
         say("interrupted; run the same command again to go on")
         return 130
     return 0
+
+
+def _hide_jobs_from_imports() -> None:
+    """Take the folder of the running program off the import path, here and in the workers that Ray starts.
+
+    Python puts it there, and the standard library's module `profile` would be found in jobs/profile.py.
+    """
+    program = Path(sys.argv[0]).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != program]
 
 
 def parse_arguments(manual: str | None, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -174,6 +174,8 @@ class ProfileConfig:
     """Above 1 discourages loops, which small models fall into at temperature 0."""
     max_failed_share: float = 0.02
     """The stage fails when a larger share of the prompts has no usable answer."""
+    stop: list[str] = field(default_factory=list)
+    """An answer ends behind the first of these texts, for example [". "] for one sentence; empty: the model ends it."""
     dtype: str = "bfloat16"
     """Number format of the weights: bfloat16, float16 or float32."""
     num_replicas: int = neutral(1)
@@ -298,9 +300,9 @@ class CrossSequenceConfig:
 
     weight: float = 0.1
     """Weight alpha of this term in the loss."""
-    similarity: Similarity = "inner_product"
-    """How two states are compared; the paper uses the inner product."""
-    temperature: float = 1.0
+    similarity: Similarity = "cosine"
+    """How two states are compared; the paper uses inner_product, which trains far worse here (docs/method.md)."""
+    temperature: float = 0.2
     """Divides the similarities; the reference uses 1 with the inner product."""
 
     def check(self) -> None:
@@ -315,9 +317,9 @@ class IntraSequenceConfig:
 
     weight: float = 0.1
     """Weight beta of this term in the loss."""
-    similarity: Similarity = "inner_product"
-    """How two states are compared; the paper uses the inner product."""
-    temperature: float = 1.0
+    similarity: Similarity = "cosine"
+    """How two states are compared; the paper uses inner_product, which trains far worse here (docs/method.md)."""
+    temperature: float = 0.2
     """Divides the similarities; the reference uses 1 with the inner product."""
     replacement_rate: float = 0.2
     """Probability that an item is replaced by a random member of its neighbour list."""

@@ -147,7 +147,7 @@ class IntraSequence(Objective):
         items_HL, lengths_H = batch.items_BL[batch.histories_H], batch.lengths_B[batch.histories_H]
         views_HL = torch.cat([self.view(items_HL), self.view(items_HL)])
         views_HD = last_states(encoder(views_HL), torch.cat([lengths_H, lengths_H]))
-        first_HD, second_HD = views_HD.split(len(lengths_H))
+        first_HD, second_HD = views_HD[: len(lengths_H)], views_HD[len(lengths_H) :]
         counts, num_histories = batch.histories_per_rank, sum(batch.histories_per_rank)
         candidates = torch.cat([gather_rows(first_HD, counts, batch.rank), gather_rows(second_HD, counts, batch.rank)])
         start = sum(counts[: batch.rank])

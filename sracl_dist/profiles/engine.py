@@ -59,19 +59,25 @@ def generate_answers(
             "tokens": pa.array([prompt.token_ids for prompt in prompts], pa.list_(pa.int32())),
         }
     )
-    sampling = {
+    sampling: dict[str, Any] = {
         "temperature": config.temperature,
         "repetition_penalty": config.repetition_penalty,
         "max_tokens": config.max_output_tokens,
         "seed": 0,
     }
+    if config.stop:  # an empty list would travel as a column of nulls
+        sampling |= {"stop": config.stop, "include_stop_str_in_output": True}
 
     def before(row: dict[str, Any]) -> dict[str, Any]:
         return {"prompt": "", "tokenized_prompt": list(row["tokens"]), "sampling_params": dict(sampling)}
 
     def after(row: dict[str, Any]) -> dict[str, Any]:
         generated = list(row["generated_tokens"])
-        ended = len(generated) < config.max_output_tokens or generated[-1] in end_token_ids
+        ended = (
+            len(generated) < config.max_output_tokens
+            or generated[-1] in end_token_ids
+            or row["generated_text"].endswith(tuple(config.stop))
+        )
         return {
             PROMPT_HASH: row[PROMPT_HASH],
             TEXT: row["generated_text"].strip(),

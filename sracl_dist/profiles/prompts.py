@@ -100,6 +100,7 @@ class PromptWriter:
                 "temperature": config.temperature,
                 "repetition_penalty": config.repetition_penalty,
                 "max_output_tokens": config.max_output_tokens,
+                "stop": config.stop,
             }
         )
 

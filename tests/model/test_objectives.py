@@ -5,7 +5,7 @@ from synthetic import NUM_ITEMS
 
 from sracl_dist.columns import PAD
 from sracl_dist.config import Config
-from sracl_dist.config.sections import ObjectivesConfig
+from sracl_dist.config.sections import ObjectivesConfig, Similarity
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch, last_states
 from sracl_dist.model.losses import info_nce
@@ -93,8 +93,13 @@ def test_cross_sequence_waits_until_a_neighbour_was_seen(config: Config, tables:
     assert torch.allclose(term.bank.states_UD[batch.history_users_G], expected, atol=1e-6)
 
 
-def test_cross_sequence_contrasts_with_synthesised_states(config: Config, tables: SemanticTables, batch: Batch) -> None:
+@pytest.mark.parametrize("similarity", ["cosine", "inner_product"])
+def test_cross_sequence_contrasts_with_synthesised_states(
+    config: Config, tables: SemanticTables, batch: Batch, similarity: Similarity
+) -> None:
     config.objectives.terms, config.model.dropout = ["next_item", "cross_sequence"], 0.0
+    settings = config.objectives.cross_sequence
+    settings.similarity, settings.temperature = similarity, 0.7
     model = SraCl(config, tables).train()
     model(batch)
     term = model.objectives["cross_sequence"]
@@ -115,8 +120,8 @@ def test_cross_sequence_contrasts_with_synthesised_states(config: Config, tables
         anchors[places],
         torch.stack(positives),
         torch.arange(len(users)),
-        similarity="inner_product",
-        temperature=1.0,
+        similarity=similarity,
+        temperature=0.7,
     )
     assert float(model(batch)["cross_sequence"].detach()) == pytest.approx(
         float(expected.detach()) / len(users), rel=1e-4
@@ -128,3 +133,17 @@ def test_evaluation_mode_leaves_the_bank_alone(config: Config, tables: SemanticT
     model(batch)
     assert not any(value.any() for value in model.memory().values())
     assert sorted(model.memory()) == [f"objectives.cross_sequence.bank.{name}" for name in ("seen_U", "states_UD")]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "inner_product"])
+def test_a_batch_that_ends_no_history_has_no_contrast(
+    config: Config, tables: SemanticTables, sequences: Sequences, similarity: Similarity
+) -> None:
+    """So it happens on a worker whose few rows are all early windows of long histories."""
+    config.objectives.cross_sequence.similarity = config.objectives.intra_sequence.similarity = similarity
+    batches = TrainingBatches(sequences, 6, 32, 0)
+    early = batches.batch(np.flatnonzero(~batches._windows.ends_history_R)[:4])
+    assert len(early.histories_H) == 0
+    terms = SraCl(config, tables)(early)
+    assert float(terms["cross_sequence"].detach()) == float(terms["intra_sequence"].detach()) == 0
+    terms["total"].backward()
