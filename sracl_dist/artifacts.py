@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from sracl_dist.errors import StorageError
+from sracl_dist.errors import StorageError, first_line
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
@@ -201,8 +201,13 @@ class RunFolder:
             else:
                 self._fs, self._root = fs.LocalFileSystem(), str(Path(location).expanduser().resolve())
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise StorageError(f"The run folder {location} cannot be opened ({reason}); change run.dir.") from None
+            reason = first_line(error).replace(location, self.shown)
+            raise StorageError(f"The run folder {self.shown} cannot be opened ({reason}); change run.dir.") from None
+
+    @property
+    def shown(self) -> str:
+        """The location for messages and pages, without the key and secret that a URI may carry."""
+        return re.sub(r"://.*@", "://***@", self.location)
 
     def stage(self, name: str) -> StageFolder:
         """The part that belongs to one stage."""
@@ -223,5 +228,5 @@ def _storage_errors(path: str, action: str) -> Iterator[None]:
         elif isinstance(error, FileNotFoundError) and action == "read":
             mend = "it does not exist: run the stage that writes it"
         else:
-            mend = f"{text.splitlines()[0] if text else type(error).__name__}: check run.dir"
+            mend = f"{first_line(error)}: check run.dir"
         raise StorageError(f"{path} cannot be {action}; {mend}.") from error

@@ -1,6 +1,7 @@
 """What every job does around its stage: arguments, configuration, skipping, messages and exit status."""
 
 import argparse
+import errno
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,9 @@ from sracl_dist.config import Config, load_config
 from sracl_dist.errors import SraclError
 from sracl_dist.observe import duration, quiet_libraries, say
 from sracl_dist.stages import STAGES, Stage, require_inputs, run_stage, stage_status
+
+STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+"""What a full or protected disk raises outside the run folder, for example below Ray's temporary folder."""
 
 
 def stage_job(name: str, manual: str | None, argv: Sequence[str] | None = None) -> int:
@@ -33,6 +37,11 @@ def job(
     except SraclError as error:
         say(f"error: {error}")
         return 1
+    except OSError as error:
+        if error.errno not in STORAGE_ERRNOS:
+            raise
+        say(f"error: {error.filename or 'a file'} cannot be written ({error.strerror}); make room, or mend its rights.")
+        return 1
     except KeyboardInterrupt:
         say("interrupted; run the same command again to go on")
         return 130
@@ -53,7 +62,7 @@ def parse_arguments(manual: str | None, argv: Sequence[str] | None) -> argparse.
     parser = argparse.ArgumentParser(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML file; its keys are described in docs/configuration.md")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that override the file")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def run_one(stage: Stage, config: Config, run: RunFolder) -> bool:

@@ -2,17 +2,19 @@
 
 import contextlib
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from sracl_dist.config.sections import ClusterConfig
-from sracl_dist.errors import SetupError, SraclError, StageError
+from sracl_dist.errors import SetupError, SraclError, StageError, first_line
 
 SHARDS_IN_FLIGHT_PER_WORKER = 2
 
@@ -25,6 +27,17 @@ class Cluster:
 
     num_cpus: int
     num_gpus: int
+    num_nodes: int
+    """Nodes with CPUs for work."""
+    cpus_per_node: int
+    """CPUs of the smallest of them."""
+    is_local: bool
+    """Whether this process started it, so that its only node is this machine."""
+
+    def cpus_for_each(self, num_workers: int) -> int:
+        """CPUs of a worker when `num_workers` share the nodes evenly; no worker can span two nodes."""
+        workers_per_node = math.ceil(num_workers / max(1, self.num_nodes))
+        return max(1, self.cpus_per_node // workers_per_node)
 
 
 @contextlib.contextmanager
@@ -38,12 +51,12 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
         SetupError: the cluster cannot be reached or started.
     """
     if ray.is_initialized():
-        yield _describe()
+        yield _describe(is_local=False)
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     private: dict[str, Any] = {}
     if address == "local":
-        num_cpus = config.num_cpus or len(os.sched_getaffinity(0))
+        num_cpus = config.num_cpus or usable_cpus()
         private = {
             "num_cpus": num_cpus,
             "object_store_memory": config.object_store_bytes,
@@ -52,17 +65,34 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise SetupError(f"The Ray cluster {address} cannot be used ({reason}); check cluster.address.") from None
     try:
-        yield _describe()
+        yield _describe(is_local=address == "local")
     finally:
         ray.shutdown()
 
 
-def _describe() -> Cluster:
-    resources = ray.cluster_resources()
-    return Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+def usable_cpus() -> int:
+    """Cores this process may use: its affinity, and less where a container's quota says so."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    return cores
+
+
+def _describe(*, is_local: bool) -> Cluster:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    return Cluster(
+        num_cpus=sum(cpus),
+        num_gpus=int(sum(node.get("GPU", 0) for node in nodes)),
+        num_nodes=len(cpus),
+        cpus_per_node=min(cpus, default=1),
+        is_local=is_local,
+    )
 
 
 class _Worker:
@@ -104,7 +134,7 @@ def map_shards(
     if not shards:
         return
     num_workers = min(num_workers, len(shards))
-    _require_room(num_workers, cpus_per_worker, gpus_per_worker)
+    require_room(num_workers, cpus_per_worker, gpus_per_worker)
     actor = _worker_class(cpus_per_worker, gpus_per_worker)
     workers: list[Any] = [actor.remote(make, arguments) for _ in range(num_workers)]
     try:
@@ -126,7 +156,7 @@ def broadcast_shards(
 
     The function returns the workers' results in the order of `arguments`. Errors are as for `map_shards`.
     """
-    _require_room(len(arguments), cpus_per_worker, gpus_per_worker)
+    require_room(len(arguments), cpus_per_worker, gpus_per_worker)
     actor = _worker_class(cpus_per_worker, gpus_per_worker)
     workers: list[Any] = [actor.remote(make, own) for own in arguments]
 
@@ -179,17 +209,25 @@ def unwrapped_errors() -> Iterator[None]:
             raise cause from None
         raise
     except RayActorError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StageError(f"A worker process died again and again ({reason}); see its log, memory first.") from error
+        raise StageError(
+            f"A worker process died again and again ({first_line(error)}); see its log, memory first."
+        ) from error
 
 
-def _require_room(num_workers: int, cpus: int, gpus: int) -> None:
-    """Refuse what could never be scheduled; Ray itself would wait for ever."""
-    resources = ray.cluster_resources()
-    for name, wanted in (("CPU", num_workers * cpus), ("GPU", num_workers * gpus)):
-        there = resources.get(name, 0)
-        if wanted > there:
-            raise SetupError(
-                f"{num_workers} workers need {wanted} {name}s and the cluster has {there:g}; "
-                f"use fewer workers or a larger cluster."
-            )
+def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The number of workers") -> None:
+    """Refuse what could never be scheduled, node by node; Ray itself would wait for ever.
+
+    `setting` is the key that the message names.
+
+    Raises:
+        SetupError: the cluster's nodes cannot hold the workers.
+    """
+    wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in nodes)
+    if num_workers > room:
+        each = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+        raise SetupError(
+            f"{setting} is {num_workers} and the cluster has room for {room} workers with {each} each; "
+            f"use fewer or smaller workers, or a larger cluster."
+        )

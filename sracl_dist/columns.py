@@ -5,6 +5,8 @@
 
 PAD = 0
 """Item id that stands for "no item"; real items are 1..V."""
+MISSING = -1
+"""Key of a neighbour that does not exist, where there are fewer than k others."""
 
 # Ids
 USER = "user"

@@ -27,3 +27,9 @@ class SetupError(SraclError):
 
 class StageError(SraclError):
     """A stage ran and cannot go on, for example because too many rows failed."""
+
+
+def first_line(error: BaseException, max_chars: int = 300) -> str:
+    """The first line of an error's message, or its kind where it has none, for use within a sentence."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:max_chars].rstrip(".")

@@ -24,8 +24,8 @@ class IdMap:
     [2, 1]
     >>> ids.known(["b", "x"])
     (array([2]), ['x'])
-    >>> ids.external([1])
-    ['a']
+    >>> ids.external(np.array([2, 1])).to_pylist()
+    ['b', 'a']
     """
 
     def __init__(self, ids: Sequence[str] | pa.Array | pa.ChunkedArray, *, first: int, noun: str) -> None:
@@ -68,11 +68,14 @@ class IdMap:
         dense = places.drop_null().to_numpy().astype(np.int64) + self._first
         return dense, list(dict.fromkeys(unknown.to_pylist()))
 
-    def external(self, dense: Sequence[int] | NDArray[np.integer]) -> list[str]:
-        """External ids in the order asked for.
+    def external(self, dense: Sequence[int] | NDArray[np.integer]) -> pa.Array:
+        """External ids in the order asked for, as strings.
+
+        Args:
+            dense: [N] dense ids, in any order and any number of times.
 
         Raises:
-            InputError: one is out of range.
+            InputError: one is out of range, as PAD is among items.
         """
         places = np.asarray(dense, dtype=np.int64) - self._first
         outside = (places < 0) | (places >= len(self))
@@ -81,15 +84,14 @@ class IdMap:
                 f"The dense {self._noun} id {int(places[outside][0]) + self._first} is outside of {self._first}.."
                 f"{self._first + len(self) - 1}; use the tables of one run together."
             )
-        texts: list[str] = self._ids.take(pa.array(places)).to_pylist()
-        return texts
+        return self._ids.take(pa.array(places))
 
 
 def load_item_ids(run: RunFolder) -> IdMap:
     """Items of a prepared run, 1..V.
 
     Raises:
-        StorageError: the table is missing or does not list every item once in order.
+        StorageError: the table is missing or does not list every item once.
     """
     return _load(run, ITEMS_TABLE, ITEM, ITEM_ID, first=1, noun="item")
 
@@ -98,14 +100,14 @@ def load_user_ids(run: RunFolder) -> IdMap:
     """Users of a prepared run, 0..U-1.
 
     Raises:
-        StorageError: the table is missing or does not list every user once in order.
+        StorageError: the table is missing or does not list every user once.
     """
     return _load(run, USERS_TABLE, USER, USER_ID, first=0, noun="user")
 
 
 def _load(run: RunFolder, name: str, dense: str, external: str, *, first: int, noun: str) -> IdMap:
     folder = run.stage("prepare")
-    table = folder.read_table(name, [dense, external])
+    table = folder.read_table(name, [dense, external]).sort_by(dense)
     if not np.array_equal(table[dense].to_numpy(), np.arange(first, first + table.num_rows)):
-        raise StorageError(f"{folder.path(name)} does not list every {noun} once in order; run jobs/prepare.py again.")
+        raise StorageError(f"{folder.path(name)} does not list every {noun} once; run jobs/prepare.py again.")
     return IdMap(table[external], first=first, noun=noun)

@@ -46,7 +46,8 @@ def run_pipeline(config: Config, run: RunFolder, jobs: Path, arguments: Sequence
 
 
 def _run_job(job: Path, arguments: Sequence[str]) -> None:
-    finished = subprocess.run([sys.executable, str(job), *arguments], preexec_fn=_die_with_parent, check=False)
+    parent = os.getpid()
+    finished = subprocess.run([sys.executable, str(job), *arguments], preexec_fn=lambda: _die_with(parent), check=False)
     if finished.returncode == 128 + signal.SIGINT or finished.returncode == -signal.SIGINT:
         raise KeyboardInterrupt
     if finished.returncode < 0:
@@ -56,8 +57,8 @@ def _run_job(job: Path, arguments: Sequence[str]) -> None:
         raise StageError(f"{job.name} ended with status {finished.returncode}; mend what it says above and run again.")
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Let the kernel end the job when the pipeline is killed, so that no orphan writes beside the next run."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent:  # killed before the kernel was told
         os._exit(1)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import connected, map_shards
-from sracl_dist.columns import ITEM, ITEM_ID, ITEM_IDS, SCORES, USER, USER_ID
+from sracl_dist.columns import ITEM_IDS, SCORES, USER_ID
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.evaluate.ranking import catalogue_scores, seen_pairs
+from sracl_dist.ids import load_item_ids, load_user_ids
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.observe import Progress
 from sracl_dist.shards import Shard, pending_shards, plan_shards
@@ -71,15 +72,20 @@ def make_recommender(run: RunFolder, num_items: int, remove_seen: bool) -> Calla
     sequences, folder = load_sequences(run), run.stage(STAGE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = load_best_encoder(run, sequences.num_items, device)
-    user_ids = _names(run, "users.parquet", USER, USER_ID, 0, sequences.num_users)
-    item_ids = _names(run, "items.parquet", ITEM, ITEM_ID, 1, sequences.num_items)
+    user_ids, item_ids = load_user_ids(run), load_item_ids(run)
+    for noun, ids, num in (("user", user_ids, sequences.num_users), ("item", item_ids, sequences.num_items)):
+        if len(ids) != num:
+            raise StorageError(
+                f"{run.stage('prepare').path(f'{noun}s.parquet')} lists {len(ids):,} of {num:,} {noun}s; "
+                f"run jobs/prepare.py again."
+            )
 
     def serve(shard: Shard) -> int:
         histories = [sequences.whole(user) for user in range(shard.start, shard.stop)]
         items, scores = top_items(encoder, histories, num_items, remove_seen=remove_seen, device=device)
         columns = {
-            USER_ID: user_ids.slice(shard.start, shard.num_rows),
-            ITEM_IDS: _lists(items, lambda flat: item_ids.take(pa.array(flat - 1, pa.int64()))),
+            USER_ID: user_ids.external(np.arange(shard.start, shard.stop)),
+            ITEM_IDS: _lists(items, item_ids.external),
             SCORES: _lists(scores, lambda flat: pa.array(flat, pa.float32())),
         }
         folder.write_table(shard.name, pa.table(columns))
@@ -116,15 +122,6 @@ def top_items(
             items.append(columns[:count] + 1)
             scores.append(values[:count])
     return items, scores
-
-
-def _names(run: RunFolder, name: str, key: str, value: str, first: int, num: int) -> pa.Array:
-    """The user's own ids of the dense ids first, first + 1, ..."""
-    folder = run.stage("prepare")
-    table = folder.read_table(name, [key, value]).sort_by(key)
-    if not np.array_equal(table[key].to_numpy(), np.arange(first, first + num)):
-        raise StorageError(f"{folder.path(name)} does not list every {key} once; run jobs/prepare.py again.")
-    return table[value].combine_chunks()
 
 
 def _lists(rows: Sequence[np.ndarray], convert: Callable[[np.ndarray], pa.Array]) -> pa.ListArray:

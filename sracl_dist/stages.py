@@ -154,7 +154,7 @@ def require_inputs(stage: Stage, config: Config, run: RunFolder) -> None:
         status = stage_status(STAGES[name], config, run)
         if not status.done:
             raise StageOrderError(
-                f"The stage {stage.name} reads the stage {name}, which is not ready in {run.location} "
+                f"The stage {stage.name} reads the stage {name}, which is not ready in {run.shown} "
                 f"({'; '.join(status.reasons)}); run jobs/{name}.py, or jobs/pipeline.py for all stages."
             )
 

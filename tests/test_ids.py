@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sracl_dist.artifacts import RunFolder
+from sracl_dist.columns import PAD
 from sracl_dist.errors import InputError, StorageError
 from sracl_dist.ids import IdMap, load_item_ids, load_user_ids
 
@@ -18,7 +19,9 @@ def test_look_up_by_hand():
     dense, unknown = ids.known(["x", "b", "y", "x"])
     assert dense.tolist() == [2]
     assert unknown == ["x", "y"]
-    assert ids.external(np.array([3, 1])) == ["c", "a"]
+    assert ids.external(np.array([3, 1, 3])).equals(pa.array(["c", "a", "c"], pa.string()))
+    assert ids.external(np.array([2], np.int32)).equals(pa.array(["b"], pa.string()))
+    assert ids.external(range(1, 3)).equals(pa.array(["a", "b"], pa.string()))
 
 
 def test_unknown_ids_are_named():
@@ -27,16 +30,16 @@ def test_unknown_ids_are_named():
         ids.dense([f"x{number}" for number in range(8)])
 
 
-@pytest.mark.parametrize("dense", [0, 2, -1])
+@pytest.mark.parametrize("dense", [PAD, 2, -1])
 def test_dense_ids_out_of_range_are_named(dense):
     with pytest.raises(InputError, match=f"The dense item id {dense} is outside of 1..1"):
-        IdMap(["a"], first=1, noun="item").external([dense])
+        IdMap(["a"], first=1, noun="item").external(np.array([1, dense]))
 
 
 def test_empty_requests():
     ids = IdMap(["a"], first=0, noun="user")
     assert ids.dense([]).tolist() == []
-    assert ids.external([]) == []
+    assert ids.external(np.zeros(0, np.int64)).equals(pa.array([], pa.string()))
 
 
 @given(names=st.lists(st.text(st.characters(codec="utf-8")), unique=True, max_size=20), first=st.integers(0, 1))
@@ -44,7 +47,7 @@ def test_there_and_back(names, first):
     ids = IdMap(names, first=first, noun="item")
     dense = ids.dense(names)
     assert dense.tolist() == list(range(first, first + len(names)))
-    assert ids.external(dense) == names
+    assert ids.external(dense).to_pylist() == names
 
 
 def test_maps_of_a_run(tmp_path):
@@ -53,13 +56,22 @@ def test_maps_of_a_run(tmp_path):
     folder.write_table("items.parquet", pa.table({"item": pa.array([1, 2], pa.int32()), "item_id": ["a", "b"]}))
     folder.write_table("users.parquet", pa.table({"user": pa.array([0], pa.int64()), "user_id": ["u"]}))
     assert load_item_ids(run).dense(["b"]).tolist() == [2]
-    assert load_user_ids(run).external([0]) == ["u"]
+    assert load_user_ids(run).external([0]).to_pylist() == ["u"]
 
 
-def test_a_table_out_of_order_or_missing(tmp_path):
+def test_ids_are_joined_by_id_and_not_by_row(tmp_path):
+    run = RunFolder(str(tmp_path))
+    shuffled = pa.table({"item": pa.array([3, 1, 2], pa.int32()), "item_id": ["c", "a", "b"]})
+    run.stage("prepare").write_table("items.parquet", shuffled)
+    ids = load_item_ids(run)
+    assert ids.external(np.array([1, 2, 3])).to_pylist() == ["a", "b", "c"]
+    assert ids.dense(["c"]).tolist() == [3]
+
+
+def test_a_table_with_a_gap_or_missing(tmp_path):
     run = RunFolder(str(tmp_path))
     with pytest.raises(StorageError, match="does not exist"):
         load_user_ids(run)
-    run.stage("prepare").write_table("items.parquet", pa.table({"item": [2, 1], "item_id": ["a", "b"]}))
-    with pytest.raises(StorageError, match="every item once in order"):
+    run.stage("prepare").write_table("items.parquet", pa.table({"item": [1, 3], "item_id": ["a", "b"]}))
+    with pytest.raises(StorageError, match="every item once;"):
         load_item_ids(run)

@@ -95,14 +95,24 @@ def make_project(folder: Path) -> tuple[Path, RunFolder]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory, pipelines: Pipelines) -> tuple[Path, RunFolder, set[str]]:
-    """A run that was killed while profiles were written, again while it trained, and then finished."""
+    """A run that was killed in the middle of every stage in turn, and then finished."""
     config, run = make_project(tmp_path_factory.mktemp("killed"))
-    profile, train = run.stage("profile"), run.stage("train")
-    pipelines.kill_when(config, lambda: len(profile.files("generated/")) >= 2)
-    answered = set(profile.read_shards("generated/")[PROMPT_HASH].to_pylist())
-    pipelines.kill_when(config, lambda: train.exists("metrics.jsonl"))
-    assert profile.manifest() is not None
-    assert train.manifest() is None
+    profile = run.stage("profile")
+    answered: set[str] = set()
+    for stage, reached in (
+        ("prepare", lambda: run.stage("prepare").exists("started.json")),
+        ("profile", lambda: len(profile.files("generated/")) >= 2),
+        ("embed", lambda: bool(run.stage("embed").files("items/"))),
+        ("neighbours", lambda: bool(run.stage("neighbours").files("blocks/"))),
+        ("train", lambda: run.stage("train").exists("metrics.jsonl")),
+        ("evaluate", lambda: bool(run.stage("evaluate").files("ranks/"))),
+        ("recommend", lambda: bool(run.stage("recommend").files("recommendations/"))),
+        ("report", lambda: run.stage("report").exists("started.json")),
+    ):
+        pipelines.kill_when(config, reached)
+        assert run.stage(stage).manifest() is None, f"{stage} was to be killed before it was done"
+        if stage == "profile":
+            answered = set(profile.read_shards("generated/")[PROMPT_HASH].to_pylist())
     pipelines.run(config)
     return config, run, answered
 
@@ -122,23 +132,31 @@ def test_profiles_written_before_the_kill_are_not_generated_again(killed: tuple[
     assert sorted(store[PROMPT_HASH].to_pylist()) == sorted(set(hashes)), "each prompt has one answer"
 
 
-def test_training_that_was_killed_equals_an_undisturbed_one(
+def test_stages_that_were_killed_equal_undisturbed_ones(
     killed: tuple[Path, RunFolder, set[str]], pipelines: Pipelines, tmp_path: Path
 ) -> None:
     config, run, _ = killed
     folder = config.parent
     shutil.copytree(folder / "run", tmp_path / "run")
-    for stage in ("train", "evaluate", "recommend", "report"):
+    for stage in ("embed", "neighbours", "train", "evaluate", "recommend", "report"):
         shutil.rmtree(tmp_path / "run" / stage)
     told = pipelines.run(config, f"run.dir={tmp_path / 'run'}")
-    assert "[4/8] neighbours: done before" in told
+    assert "[2/8] profile: done before" in told
     undisturbed = RunFolder(str(tmp_path / "run"))
     for stage, name in (
         ("train", "best/model.safetensors"),
         ("evaluate", "metrics.json"),
     ):
         assert run.stage(stage).read_bytes(name) == undisturbed.stage(stage).read_bytes(name), name
-    for stage, prefix in (("evaluate", "ranks/"), ("recommend", "recommendations/")):
+    for kind in ("items", "users"):
+        tables = [folder.stage("neighbours").read_table(f"{kind}.parquet") for folder in (run, undisturbed)]
+        assert tables[0].equals(tables[1]), kind
+    for stage, prefix in (
+        ("embed", "items/"),
+        ("embed", "users/"),
+        ("evaluate", "ranks/"),
+        ("recommend", "recommendations/"),
+    ):
         assert run.stage(stage).read_shards(prefix).equals(undisturbed.stage(stage).read_shards(prefix)), prefix
     for stage in STAGES:
         own, other = run.stage(stage).manifest(), undisturbed.stage(stage).manifest()

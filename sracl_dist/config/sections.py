@@ -191,7 +191,7 @@ class ProfileConfig:
     kv_cache_gib: int = neutral(2)
     """Memory of an engine's key-value cache on CPU, in whole GiB."""
     commit_interval_s: float = neutral(5.0)
-    """Finished answers reach the disk at least this often, so a killed stage loses no more."""
+    """Finished answers reach the disk about this often; a kill also loses what the engines are working on."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
@@ -230,7 +230,7 @@ class EmbedConfig:
     """How many of the latest training items stand for a user in the raw text."""
     max_tokens: int = 256
     """Texts are cut to this many tokens, which must not exceed what the encoder was trained for."""
-    shard_rows: int = neutral(4096)
+    shard_rows: int = neutral(1024)
     """Rows that are committed together."""
     batch_rows: int = neutral(64)
     """Texts encoded at a time."""
@@ -301,7 +301,7 @@ class CrossSequenceConfig:
     weight: float = 0.1
     """Weight alpha of this term in the loss."""
     similarity: Similarity = "cosine"
-    """How two states are compared; the paper uses inner_product, which trains far worse here (docs/method.md)."""
+    """How two states are compared; the paper uses inner_product (measured in docs/method.md)."""
     temperature: float = 0.2
     """Divides the similarities; the reference uses 1 with the inner product."""
 
@@ -318,7 +318,7 @@ class IntraSequenceConfig:
     weight: float = 0.1
     """Weight beta of this term in the loss."""
     similarity: Similarity = "cosine"
-    """How two states are compared; the paper uses inner_product, which trains far worse here (docs/method.md)."""
+    """How two states are compared; the paper uses inner_product (measured in docs/method.md)."""
     temperature: float = 0.2
     """Divides the similarities; the reference uses 1 with the inner product."""
     replacement_rate: float = 0.2

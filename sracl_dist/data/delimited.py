@@ -31,8 +31,10 @@ class Delimited:
     """Whether column names look like `user_id:token`; the part before the colon is enough then."""
     header: tuple[str, ...] = ()
     """Column names of a file without a header line."""
+    latin1: bool = False
+    """Whether the text is Latin-1 instead of UTF-8."""
     double_colon: bool = False
-    """Whether fields are separated by `::` and the text is Latin-1, as in MovieLens."""
+    """Whether fields are separated by `::`; they reach the parser with the delimiter in between."""
 
 
 CSV = Delimited(quoted=True)
@@ -62,7 +64,7 @@ def read_delimited(reading: Reading, layout: Delimited) -> Iterator[Rows]:
 
 
 def _clean_chunks(reading: Reading, layout: Delimited) -> Iterator[bytes]:
-    forbidden = bytes.maketrans(b'",\t:', b"    ")
+    forbidden = bytes.maketrans(b'",\t:|', b"     ")
 
     def shorten(line: bytes) -> bytes:
         # So many delimiters make it a row with a wrong number of fields, whatever the header is.
@@ -70,9 +72,8 @@ def _clean_chunks(reading: Reading, layout: Delimited) -> Iterator[bytes]:
 
     for chunk in text_chunks(reading, shorten):
         if layout.double_colon:
-            yield chunk.decode("latin-1").replace("::", "\t").encode()
-        else:
-            yield marked_utf8(chunk)
+            chunk = chunk.replace(b"::", layout.delimiter.encode())
+        yield chunk.decode("latin-1").encode() if layout.latin1 else marked_utf8(chunk)
 
 
 def _split_header(reading: Reading, layout: Delimited, text: bytes) -> tuple[list[str], bytes]:

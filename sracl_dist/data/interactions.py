@@ -78,7 +78,9 @@ def read_log(
 ) -> Log:
     """Read all files of the log; rows that cannot be used go to `rejects`.
 
-    Memory holds about 24 bytes per row, and every distinct id once per batch it occurs in until the end.
+    What stays is 28 bytes per row (user, item and file 4 each, time and row number 8 each), beside every distinct id.
+    The batches and the whole are held at once when they are joined, with every distinct id once per batch it occurs
+    in: measured 118 bytes per row at the peak.
 
     Raises:
         InputError: a file is missing or damaged or lacks a column, or there is no row at all.

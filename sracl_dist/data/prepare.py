@@ -25,6 +25,10 @@ from sracl_dist.ids import ITEMS_TABLE, USERS_TABLE
 from sracl_dist.stages import StageResult
 
 REJECTS_TABLE = "rejects.parquet"
+_WHY_NOT_EVALUATED = {
+    "leave_last_out": "fewer than three interactions, so they are trained on but not evaluated",
+    "global_time": "no interaction in the test period or none before it, so they are not evaluated on it",
+}
 
 
 def prepare(config: Config, run: RunFolder) -> StageResult:
@@ -32,7 +36,8 @@ def prepare(config: Config, run: RunFolder) -> StageResult:
 
     Raises:
         ConfigError: the source is unknown, or settings contradict it.
-        InputError: files are missing or damaged, too many rows are unusable, or the filters leave nothing.
+        InputError: files are missing or damaged, too many rows are unusable, or the filters and the split leave
+            nothing to train on or to evaluate.
         StorageError: the run folder cannot be written.
     """
     data = config.data
@@ -47,14 +52,10 @@ def prepare(config: Config, run: RunFolder) -> StageResult:
     kept, rounds = k_core(ordered.users, ordered.items, data.min_user_interactions, data.min_item_interactions)
     catalogue = _numbered(ordered.select(kept))
     split = _split(catalogue, data)
+    sequences = _sequences(catalogue, split)
+    num_targets = _num_targets(sequences)
+    _require_targets(num_targets, sequences, data)
     texts = _texts(source, catalogue, data, text_rejects)
-    sequences = Sequences(
-        offsets=catalogue.offsets,
-        items=catalogue.items,
-        num_train=split.num_train,
-        num_validation=split.num_validation,
-        num_items=len(catalogue.item_ids),
-    )
     tables = _tables(sequences, catalogue, texts)
     tables[REJECTS_TABLE] = pa.concat_tables([log_rejects.table(), text_rejects.table()])
     folder = run.stage("prepare")
@@ -76,7 +77,9 @@ def prepare(config: Config, run: RunFolder) -> StageResult:
         "split": split.details,
         "statistics": statistics(catalogue.lengths, catalogue.popularity, catalogue.times),
     }
-    return StageResult(rows=_row_counts(tables, sequences), details=details, summary=_summary(details))
+    rows = {name.removesuffix(".parquet"): table.num_rows for name, table in tables.items()}
+    rows |= {"interactions": len(sequences.items), **num_targets}
+    return StageResult(rows=rows, details=details, summary=_summary(details))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,35 @@ def _split(catalogue: _Catalogue, data: DataConfig) -> Split:
     return global_time(catalogue.lengths, catalogue.times, data.validation_share, data.test_share)
 
 
+def _sequences(catalogue: _Catalogue, split: Split) -> Sequences:
+    return Sequences(
+        offsets=catalogue.offsets,
+        items=catalogue.items,
+        num_train=split.num_train,
+        num_validation=split.num_validation,
+        num_items=len(catalogue.item_ids),
+    )
+
+
+def _num_targets(sequences: Sequences) -> dict[str, int]:
+    return {
+        "training_targets": int(np.maximum(sequences.num_train - 1, 0).sum()),
+        "validation_targets": len(sequences.targets("validation")[0]),
+        "test_targets": len(sequences.targets("test")[0]),
+    }
+
+
+def _require_targets(num_targets: dict[str, int], sequences: Sequences, data: DataConfig) -> None:
+    """Refuse a log of which later stages could not train or evaluate a model."""
+    lacking = [name.replace("_", " ") for name, num in num_targets.items() if not num]
+    if lacking:
+        raise InputError(
+            f"data.split={data.split} leaves no {' and no '.join(lacking)} in the {len(sequences.items):,} "
+            f"interactions of {sequences.num_users:,} users that the k-core kept; bring more data, lower "
+            f"data.min_user_interactions and data.min_item_interactions, or choose another data.split."
+        )
+
+
 def _texts(source: Source, catalogue: _Catalogue, data: DataConfig, rejects: Rejects) -> ItemTexts:
     texts = read_item_texts(
         source.text_files,
@@ -176,17 +208,6 @@ def _tables(sequences: Sequences, catalogue: _Catalogue, texts: ItemTexts) -> di
     }
 
 
-def _row_counts(tables: dict[str, pa.Table], sequences: Sequences) -> dict[str, int]:
-    counts = {name.removesuffix(".parquet"): table.num_rows for name, table in tables.items()}
-    return {
-        **counts,
-        "interactions": len(sequences.items),
-        "training_targets": int(np.maximum(sequences.num_train - 1, 0).sum()),
-        "validation_targets": len(sequences.targets("validation")[0]),
-        "test_targets": len(sequences.targets("test")[0]),
-    }
-
-
 def _summary(details: dict[str, Any]) -> list[str]:
     log, texts, facts = details["log"], details["item_texts"], details["statistics"]
     lines = [
@@ -197,9 +218,9 @@ def _summary(details: dict[str, Any]) -> list[str]:
         f"item texts: {texts['rows_read']:,} rows, {sum(texts['rows_rejected'].values()):,} rejected"
         f"{_reasons(texts['rows_rejected'])}; {texts['items_without_text']:,} items without text",
     ]
-    skipped = details["split"]["users_not_evaluated"]
-    if skipped:
-        lines.append(f"{skipped:,} users have too few interactions in the test period to be evaluated")
+    num_skipped = details["split"]["users_not_evaluated"]
+    if num_skipped:
+        lines.append(f"{num_skipped:,} users have {_WHY_NOT_EVALUATED[details['split']['method']]}")
     return lines
 
 

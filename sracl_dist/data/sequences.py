@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder
-from sracl_dist.columns import ITEMS, NUM_TRAIN, NUM_VALIDATION, USER
+from sracl_dist.columns import ITEMS, NUM_TRAIN, NUM_VALIDATION, TIMES, USER
 from sracl_dist.errors import StorageError
 
 Split = Literal["validation", "test"]
@@ -78,9 +78,9 @@ class Sequences:
             NUM_VALIDATION: pa.array(self.num_validation, pa.int32()),
         }
         if times is None:
-            columns["times"] = pa.nulls(self.num_users, pa.large_list(pa.int64()))
+            columns[TIMES] = pa.nulls(self.num_users, pa.large_list(pa.int64()))
         else:
-            columns["times"] = pa.LargeListArray.from_arrays(offsets, pa.array(times, pa.int64()))
+            columns[TIMES] = pa.LargeListArray.from_arrays(offsets, pa.array(times, pa.int64()))
         return pa.table(columns)
 
 

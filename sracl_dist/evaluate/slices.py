@@ -38,10 +38,10 @@ def length_groups(num_train_U: NDArray[np.int32]) -> NDArray[np.int64]:
 
 def training_counts(sequences: Sequences) -> NDArray[np.int64]:
     """[V + 1]: training interactions of every item, 0 for PAD."""
-    counts_V = np.zeros(sequences.num_items + 1, dtype=np.int64)
-    for user in range(sequences.num_users):
-        np.add.at(counts_V, sequences.training(user), 1)
-    return counts_V
+    lengths_U = np.diff(sequences.offsets)
+    position = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], lengths_U)
+    training = sequences.items[position < np.repeat(sequences.num_train, lengths_U)]
+    return np.bincount(training, minlength=sequences.num_items + 1)
 
 
 def popularity_groups(counts_V: NDArray[np.int64]) -> NDArray[np.int64]:

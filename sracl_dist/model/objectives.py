@@ -1,7 +1,8 @@
 """The terms of the loss: each reads a batch and the states of its rows, and yields one number.
 
 Every term is this worker's share: the sum over workers is the mean over the whole batch. A new objective is a
-subclass and a line in OBJECTIVES.
+subclass, a line in OBJECTIVES, and its name in ObjectivesConfig.check, which must not import torch to know the names; a
+test holds the two equal.
 
 B rows, L positions, D width, K neighbours, V catalogue, U users, H histories of this worker, G of all workers,
 M histories that have a positive.
@@ -13,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sracl_dist.columns import PAD
+from sracl_dist.columns import MISSING, PAD
 from sracl_dist.config import Config
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.model.gather import gather_rows
 from sracl_dist.model.inputs import Batch, last_states
 from sracl_dist.model.losses import info_nce, next_item_loss
 from sracl_dist.model.synthesis import StateBank, Synthesis
-from sracl_dist.model.tables import MISSING, SemanticTables
+from sracl_dist.model.tables import SemanticTables
 
 
 class Objective(nn.Module, ABC):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sracl_dist.columns import MISSING
 from sracl_dist.model.encoders import INITIAL_STD
-from sracl_dist.model.tables import MISSING
 
 LEAKY_SLOPE = 0.2
 """Slope of LeakyReLU below zero, as in graph attention networks and the reference."""

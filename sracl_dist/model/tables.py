@@ -12,11 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder, StageFolder
-from sracl_dist.columns import KEY, NEIGHBOURS, VECTOR
+from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, VECTOR
 from sracl_dist.errors import StorageError
-
-MISSING = -1
-"""Neighbour id that stands for "no neighbour"."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.cluster import Cluster, broadcast_shards, connected
-from sracl_dist.columns import KEY, NEIGHBOURS, SCORES
+from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, SCORES
 from sracl_dist.config import Config
 from sracl_dist.config.sections import NeighboursConfig
 from sracl_dist.errors import StageError
-from sracl_dist.neighbours.merge import MISSING, select_neighbours, unsettled_rows
+from sracl_dist.neighbours.merge import select_neighbours, unsettled_rows
 from sracl_dist.neighbours.quality import sampled_recall
 from sracl_dist.observe import Progress
 from sracl_dist.profiles.embed import FIRST_KEY, load_vectors
@@ -72,12 +72,12 @@ def _search_kind(
     pending = pending_shards(folder, plan)
     num_parts = min(settings.num_index_shards, len(vectors))
     bounds = np.linspace(0, len(vectors), num_parts + 1).astype(int).tolist()
-    parts = [(run.location, kind, start, stop) for start, stop in itertools.pairwise(bounds)]
+    parts = [(run, kind, start, stop) for start, stop in itertools.pairwise(bounds)]
     progress = Progress(f"neighbours: {kind}", len(vectors), done=len(vectors) - sum(s.num_rows for s in pending))
     with broadcast_shards(
         _make_searcher,
         parts,
-        cpus_per_worker=max(1, cluster.num_cpus // num_parts),
+        cpus_per_worker=1 if cluster.num_gpus else cluster.cpus_for_each(num_parts),
         gpus_per_worker=1 if cluster.num_gpus else 0,
     ) as search:
         for shard in pending:
@@ -104,21 +104,25 @@ def _search_block(
     scores = np.full((len(keys), num_neighbours), -np.inf, np.float32)
     rows = np.arange(len(keys))
     while len(rows):
-        candidates = np.concatenate([part_keys for _, part_keys in search((block[rows], num_candidates))], axis=1)
-        found[rows], scores[rows], lowest = select_neighbours(
+        parts = search((block[rows], num_candidates))
+        candidates = np.concatenate([part_keys for _, part_keys in parts], axis=1)
+        found[rows], scores[rows] = select_neighbours(
             keys[rows], block[rows], candidates, vectors, first_key, num_neighbours
         )
-        all_seen = candidates.shape[1] == len(vectors) or num_candidates >= MAX_CANDIDATES
-        rows = rows[unsettled_rows(scores[rows], lowest, all_seen=all_seen)]
-        num_candidates *= 4
+        if num_candidates == MAX_CANDIDATES:
+            break
+        # A part that returned fewer candidates than it was asked for has no others.
+        worst = [part_scores[:, -1] for part_scores, _ in parts if part_scores.shape[1] == num_candidates]
+        rows = rows[unsettled_rows(scores[rows], worst)]
+        num_candidates = min(4 * num_candidates, MAX_CANDIDATES)
     return found, scores
 
 
-def _make_searcher(location: str, kind: str, start: int, stop: int) -> Callable[[Query], Candidates]:
+def _make_searcher(run: RunFolder, kind: str, start: int, stop: int) -> Callable[[Query], Candidates]:
     """Runs in a worker: hold rows start..stop-1 of the table."""
     from sracl_dist.neighbours.search import IndexPart
 
-    part = IndexPart(FIRST_KEY[kind] + start, load_vectors(RunFolder(location), kind)[start:stop])
+    part = IndexPart(FIRST_KEY[kind] + start, load_vectors(run, kind)[start:stop])
     return lambda query: part.search(*query)
 
 

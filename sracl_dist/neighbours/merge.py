@@ -4,11 +4,13 @@ Matrix products give the same pair slightly different values in different places
 again pair by pair; equal vectors then have equal scores, and ties go to the lower key.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-MISSING = -1
-"""Key of a neighbour that does not exist, where there are fewer than k others."""
+from sracl_dist.columns import MISSING
+
 SCORE_TOLERANCE = 1e-5
 """How far a float32 matrix product of unit vectors may lie from the pair's own score."""
 
@@ -20,7 +22,7 @@ def select_neighbours(
     vectors: NDArray[np.float32],
     first_key: int,
     num_neighbours: int,
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Choose the best `num_neighbours` of each row's candidates.
 
     Args:
@@ -32,8 +34,7 @@ def select_neighbours(
         num_neighbours: k.
 
     Returns:
-        keys [n, k] by falling score, ties by rising key; scores [n, k], -inf where missing; and [n] the lowest score
-        among all candidates, below which the row's list is complete.
+        keys [n, k] by falling score, ties by rising key, and scores [n, k], -inf where missing.
     """
     absent = (candidates == MISSING) | (candidates == query_keys[:, None])
     rows = np.where(absent, 0, candidates - first_key)
@@ -49,16 +50,16 @@ def select_neighbours(
     chosen, chosen_scores = np.take_along_axis(keys, best, axis=1), np.take_along_axis(scores, best, axis=1)
     chosen = np.where(np.isneginf(chosen_scores), MISSING, chosen)
     padding = ((0, 0), (0, num_neighbours - width))
-    lowest = np.where(absent, np.inf, scores).min(axis=1, initial=np.inf)
-    return (
-        np.pad(chosen, padding, constant_values=MISSING),
-        np.pad(chosen_scores, padding, constant_values=-np.inf),
-        lowest,
-    )
+    return np.pad(chosen, padding, constant_values=MISSING), np.pad(chosen_scores, padding, constant_values=-np.inf)
 
 
-def unsettled_rows(scores: NDArray[np.float32], lowest: NDArray[np.float32], *, all_seen: bool) -> NDArray[np.int64]:
-    """Rows whose last neighbour ties with the worst candidate, so that an unseen vector may belong in the list."""
-    if all_seen:
+def unsettled_rows(scores: NDArray[np.float32], worst: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+    """Rows whose last neighbour ties with the worst candidate of a part, so that the part may hold more of its like.
+
+    Args:
+        scores: [n, k] of the chosen neighbours.
+        worst: for every part that was not seen whole, the score [n] of its worst candidate.
+    """
+    if not worst:
         return np.empty(0, np.int64)
-    return np.flatnonzero(scores[:, -1] - lowest <= 2 * SCORE_TOLERANCE)
+    return np.flatnonzero(scores[:, -1] - np.max(worst, axis=0) <= 2 * SCORE_TOLERANCE)

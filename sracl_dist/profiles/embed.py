@@ -35,24 +35,24 @@ def embed_texts(config: Config, run: RunFolder) -> StageResult:
     ]
     pending = pending_shards(folder, plan)
     total = sum(num_rows.values())
-    resolve_model(settings.model)
+    model = resolve_model(settings.model)
     progress = Progress("embed: texts", total, done=total - sum(shard.num_rows for shard in pending))
 
     def commit(shard: Shard, table: pa.Table) -> None:
         folder.write_table(shard.name, table)
         progress.update(table.num_rows)
 
-    with connected(config.cluster) as cluster:
-        cpus = max(1, cluster.num_cpus // settings.num_workers)
-        map_shards(
-            _make_embedder,
-            (settings, run.location),
-            pending,
-            commit,
-            num_workers=settings.num_workers,
-            cpus_per_worker=cpus,
-            gpus_per_worker=1 if cluster.num_gpus else 0,
-        )
+    if pending:
+        with connected(config.cluster) as cluster:
+            map_shards(
+                _make_embedder,
+                (settings, model, run),
+                pending,
+                commit,
+                num_workers=settings.num_workers,
+                cpus_per_worker=1 if cluster.num_gpus else cluster.cpus_for_each(settings.num_workers),
+                gpus_per_worker=1 if cluster.num_gpus else 0,
+            )
     progress.close()
     return StageResult(rows=num_rows, details=_count_profiles(run))
 
@@ -92,14 +92,13 @@ def load_vectors(run: RunFolder, kind: str) -> NDArray[np.float32]:
     return column.flatten().to_numpy().reshape(len(keys), column.type.list_size)
 
 
-def _make_embedder(settings: EmbedConfig, location: str) -> Callable[[Shard], pa.Table]:
+def _make_embedder(settings: EmbedConfig, model: str, run: RunFolder) -> Callable[[Shard], pa.Table]:
     """Runs in a worker: load the encoder and the texts once."""
     from sracl_dist.profiles.encoder import TextEncoder
 
-    run = RunFolder(location)
     texts = load_training_texts(run)
     profiles = {kind: _load_profiles(run, kind) for kind in FIRST_KEY}
-    encoder = TextEncoder(resolve_model(settings.model), settings.max_tokens, settings.batch_rows)
+    encoder = TextEncoder(model, settings.max_tokens, settings.batch_rows)
 
     def embed(shard: Shard) -> pa.Table:
         keys = range(shard.start, shard.stop)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
-from sracl_dist.errors import SetupError, StageError
+from sracl_dist.errors import SetupError, StageError, first_line
 
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
 
@@ -24,7 +24,7 @@ class TextEncoder:
             self._tokenizer = AutoTokenizer.from_pretrained(model)
             self._model = AutoModel.from_pretrained(model).eval()
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise SetupError(f"The text encoder {model} cannot be loaded ({reason}); mend embed.model.") from None
         longest = getattr(self._model.config, "max_position_embeddings", max_tokens)
         if max_tokens > longest:

@@ -1,5 +1,6 @@
 """The only file that knows vLLM and ray.data.llm: from prompts to answers, in whatever order they finish."""
 
+import contextlib
 import importlib.util
 import logging
 import math
@@ -10,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+from ray.exceptions import RayError
 
-from sracl_dist.cluster import Cluster, unwrapped_errors
+from sracl_dist.cluster import Cluster, require_room, unwrapped_errors
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import ProfileConfig
-from sracl_dist.errors import SetupError
+from sracl_dist.errors import SetupError, StageError
 from sracl_dist.profiles.prompts import Prompt
 
 ANSWERS = pa.schema(
@@ -33,6 +35,8 @@ SMALL_TASK_CPUS = 0.1
 """Share of a core for a task that only moves rows; whole cores would deadlock a small machine (each waits for all)."""
 NOTICES = ("ray", "ray.data", "ray._private.worker", "ray.llm")
 """Loggers whose notices would drown the job's own lines."""
+SMALL_TASKS_CPUS = 0.3
+"""All of them together."""
 MAX_ERROR_CHARS = 300
 ERROR_COLUMN = "__inference_error__"
 
@@ -47,7 +51,7 @@ def generate_answers(
     Raises:
         SetupError: vLLM is not usable here.
     """
-    _check_setup(cluster)
+    _check_setup(config, cluster)
     for name in NOTICES:
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -95,9 +99,23 @@ def generate_answers(
     )
     blocks = [rows.slice(start, config.batch_rows) for start in range(0, len(rows), config.batch_rows)]
     answers = processor(ray.data.from_arrow(blocks))
-    with unwrapped_errors():
+    with _engine_errors(), unwrapped_errors():
         for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield _to_answers(batch)
+
+
+@contextlib.contextmanager
+def _engine_errors() -> Iterator[None]:
+    """An engine that cannot start, for want of memory or because it does not know the model, in one sentence."""
+    try:
+        yield
+    except (RayError, RuntimeError, ValueError) as error:
+        cause = getattr(error, "cause", None) or error
+        lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+        reason = lines[-1][:MAX_ERROR_CHARS] if lines else type(cause).__name__
+        raise StageError(
+            f"The language model stopped ({reason}); what was answered is kept, mend the cause and run the stage again."
+        ) from error
 
 
 def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vLLMEngineProcessorConfig:
@@ -114,10 +132,9 @@ def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vL
     else:
         # Compiling for the CPU takes longer than most runs; the processor needs an explicit bundle to ask for no GPU.
         engine |= {"enforce_eager": True, "block_size": CACHE_BLOCK_TOKENS, "max_num_batched_tokens": 4096}
-        cpus = config.cpus_per_replica or max(1, cluster.num_cpus // config.num_replicas)
-        # The engine computes on all its cores, but while it does Ray must still place the small tasks around it.
-        settings["placement_group_config"] = {"bundles": [{"CPU": max(1, cpus - 1)}]}
-        settings["runtime_env"] = {"env_vars": _cpu_environment(config, cpus)}
+        cpus = config.cpus_per_replica or cluster.cpus_for_each(config.num_replicas)
+        settings["placement_group_config"] = {"bundles": [{"CPU": _reserved_cpus(cpus)}]}
+        settings["runtime_env"] = {"env_vars": _cpu_environment(config, cpus, cluster)}
     return vLLMEngineProcessorConfig(
         model_source=model,
         engine_kwargs=engine,
@@ -133,9 +150,14 @@ def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vL
     )
 
 
-def _cpu_environment(config: ProfileConfig, cpus: int) -> dict[str, str]:
+def _reserved_cpus(cpus: int) -> float:
+    """What Ray sets aside for an engine that computes on `cpus` cores: less, to place the small tasks around it."""
+    return cpus - 1 if cpus > 1 else 0.5
+
+
+def _cpu_environment(config: ProfileConfig, cpus: int, cluster: Cluster) -> dict[str, str]:
     """Environment of an engine on CPU; vLLM's own choice leaves a core idle and puts all engines on the same cores."""
-    if config.num_replicas == 1:
+    if config.num_replicas == 1 and cluster.is_local:
         binding = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:cpus])
     else:
         binding = "nobind"
@@ -165,8 +187,18 @@ def _to_answers(batch: pa.Table) -> pa.Table:
     return pa.table(columns, schema=ANSWERS)
 
 
-def _check_setup(cluster: Cluster) -> None:
-    """Refuse installations that are known to break in the middle of a run."""
+def _check_setup(config: ProfileConfig, cluster: Cluster) -> None:
+    """Refuse what is known to wait for ever or to break in the middle of a run."""
+    if cluster.num_gpus:
+        require_room(config.num_replicas, 0, config.gpus_per_replica, "profile.num_replicas")
+    else:
+        cpus = config.cpus_per_replica or cluster.cpus_for_each(config.num_replicas)
+        require_room(config.num_replicas, _reserved_cpus(cpus), 0, "profile.num_replicas")
+        if config.num_replicas * _reserved_cpus(cpus) > cluster.num_cpus - SMALL_TASKS_CPUS:
+            raise SetupError(
+                f"{config.num_replicas} engines leave none of the cluster's {cluster.num_cpus} CPUs for the tasks "
+                f"around them; lower profile.num_replicas or profile.cpus_per_replica."
+            )
     if importlib.util.find_spec("vllm") is None:
         raise SetupError("vLLM is not installed; install the extra cpu or gpu of this package.")
     import torch

@@ -4,9 +4,10 @@ Answers live in `generated/`, addressed by the hash of prompt, model and samplin
 a new template or model asks only what it touches, and a killed stage goes on where it was.
 """
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from sracl_dist.columns import (
 )
 from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
-from sracl_dist.errors import SetupError, StageError
+from sracl_dist.errors import SetupError, StageError, first_line
 from sracl_dist.observe import Progress, say
 from sracl_dist.profiles.models import resolve_model
 from sracl_dist.profiles.prompts import Prompt, PromptWriter
@@ -44,6 +45,7 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
     """
     folder, settings = run.stage("profile"), config.profile
     model = resolve_model(settings.model)
+    _require_context(model, settings)
     prompts = _write_prompts(settings, load_training_texts(run), _load_tokenizer(model, settings.model))
     answered = _answered_hashes(folder)
     missing = list({prompt.prompt_hash: prompt for prompt in prompts if prompt.prompt_hash not in answered}.values())
@@ -96,10 +98,30 @@ def _first(counts: np.ndarray, limit: int | None) -> np.ndarray:
 def _load_tokenizer(model: str, name: str) -> object:
     from transformers import AutoTokenizer
 
-    try:
+    with _loading_errors(name):
         return AutoTokenizer.from_pretrained(model)
+
+
+def _require_context(model: str, settings: ProfileConfig) -> None:
+    """Refuse prompts and answers that are together longer than the model reads."""
+    from transformers import AutoConfig
+
+    with _loading_errors(settings.model):
+        longest = getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", None)
+    wanted = settings.max_prompt_tokens + settings.max_output_tokens
+    if longest is not None and wanted > longest:
+        raise SetupError(
+            f"profile.max_prompt_tokens and profile.max_output_tokens are {wanted} together and {settings.model} reads "
+            f"{longest}; lower one of them."
+        )
+
+
+@contextlib.contextmanager
+def _loading_errors(name: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise SetupError(f"The model {name} cannot be loaded ({reason}); set profile.model to another one.") from None
 
 
@@ -112,7 +134,9 @@ def _answer(missing: list[Prompt], model: str, config: Config, folder: StageFold
     say("profile: starting the language model")
     pending: list[pa.Table] = []
     committed, num_tokens, num_failed = time.monotonic(), 0, 0
-    with connected(config.cluster) as cluster:
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: _commit(folder, pending))
+        cluster = stack.enter_context(connected(config.cluster))
         for answers in generate_answers(missing, model, config.profile, cluster, _end_token_ids(model)):
             pending.append(answers)
             num_tokens += sum(filter(None, answers[NUM_OUTPUT_TOKENS].to_pylist()))
@@ -121,8 +145,8 @@ def _answer(missing: list[Prompt], model: str, config: Config, folder: StageFold
             progress.update(answers.num_rows, **{"tokens/s": round(rate), "failed": num_failed})
             if time.monotonic() - committed >= config.profile.commit_interval_s:
                 _commit(folder, pending)
-                pending, committed = [], time.monotonic()
-        _commit(folder, pending)
+                pending.clear()
+                committed = time.monotonic()
     progress.close()
 
 
@@ -142,15 +166,13 @@ def _commit(folder: StageFolder, pending: list[pa.Table]) -> None:
         folder.write_table(f"{STORE}{time.time_ns():020d}.parquet", pa.concat_tables(pending))
 
 
-def _read_store(folder: StageFolder) -> pa.Table | None:
+def _read_store(folder: StageFolder, columns: list[str] | None = None) -> pa.Table | None:
     """All answers, and the failures among them."""
-    if not folder.files(STORE):
-        return None
-    return folder.read_shards(STORE)
+    return folder.read_shards(STORE, columns) if folder.files(STORE) else None
 
 
 def _answered_hashes(folder: StageFolder) -> set[str]:
-    store = _read_store(folder)
+    store = _read_store(folder, [PROMPT_HASH, ERROR])
     if store is None:
         return set()
     usable = store.filter(pa.compute.is_null(store[ERROR]))

@@ -5,8 +5,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from sracl_dist import packaged
-from sracl_dist.errors import SetupError
+from sracl_dist.errors import SetupError, first_line
 from sracl_dist.observe import say
 
 PREFIX = "package:"
@@ -62,9 +64,13 @@ PACKAGED: dict[str, Callable[[], Path]] = {"smollm2-135m-instruct": _smollm2, "a
 @contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """A scratch folder that becomes `folder` when the block ends without an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
-        staged = Path(scratch) / "model"
-        staged.mkdir()
-        yield staged
-        packaged.publish(staged, folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
+            staged = Path(scratch) / "model"
+            staged.mkdir()
+            yield staged
+            packaged.publish(staged, folder)
+    except (OSError, SafetensorError) as error:
+        reason = first_line(error)
+        raise SetupError(f"{folder} cannot be written ({reason}); make room, or set SRACL_CACHE elsewhere.") from error

@@ -84,12 +84,19 @@ def template_facts(config: Config) -> dict[str, str]:
     return facts
 
 
+def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """Everything that data must not be able to write: the tokenizer's added tokens and the marks around the data."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values())
+    tokens = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+    return re.compile("|".join([*(re.escape(token) for token in tokens if token.strip()), "</?data>"]))
+
+
 class PromptWriter:
     """Writes prompts of at most `config.max_prompt_tokens` tokens."""
 
     def __init__(self, config: ProfileConfig, texts: TrainingTexts, tokenizer: Any) -> None:
         self._config, self._texts, self._tokenizer = config, texts, tokenizer
-        self._special = re.compile("|".join(re.escape(token) for token in tokenizer.all_special_tokens) or r"(?!)")
+        self._special = _control_tokens(tokenizer)
         self._item_template = load_template("item", config.item_template)
         self._user_template = load_template("user", config.user_template)
         self._lines: dict[int, tuple[str, int]] = {}
@@ -206,7 +213,7 @@ class PromptWriter:
         return len(self._tokenizer(f"- {line}", add_special_tokens=False)["input_ids"])
 
     def _safe(self, text: str) -> str:
-        """Without the tokenizer's control tokens, which data must not be able to write."""
+        """Without control tokens and the marks around the data."""
         return self._special.sub(" ", text)
 
     def _cut(self, text: str, max_tokens: int) -> str:

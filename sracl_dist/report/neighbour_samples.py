@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from sracl_dist.columns import KEY, NEIGHBOURS, SCORES
+from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, SCORES
 from sracl_dist.report.elements import Card, Column, Group, Line, Section, Table, count, metric
 from sracl_dist.report.lookups import ITEMS_TABLE, QUALITY_FILE, USERS_TABLE, Source, rows_where, spread
 
 NUM_SIMILAR_ITEMS = 5
 NUM_SIMILAR_USERS = 3
 NUM_TITLES = 6
-MISSING = -1
 
 Near = list[tuple[int, float]]
 

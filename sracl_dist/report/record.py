@@ -35,7 +35,9 @@ def settings_section(source: Source) -> Section:
         if value != key.default:
             table.strong_rows.add(len(table.rows))
         default = "" if value == key.default else _shown(key.default)
-        table.rows.append([key.name, _shown(value), default])
+        # The location may be a URI with a secret in it.
+        shown = clipped(source.run.shown, 300) if key.name == "run.dir" else _shown(value)
+        table.rows.append([key.name, shown, default])
     return Section(
         anchor="settings",
         title="Settings",

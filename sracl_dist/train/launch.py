@@ -15,19 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.exceptions import RayActorError, RayTaskError
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from safetensors.torch import load as load_tensors
 
 from sracl_dist.artifacts import RunFolder, StageFolder
-from sracl_dist.cluster import connected
+from sracl_dist.cluster import connected, require_room
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
-from sracl_dist.errors import SetupError, SraclError, StageError
+from sracl_dist.errors import SraclError, StageError, StorageError, first_line
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.stages import StageResult
@@ -42,6 +44,8 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 SELECTED = "selected_epoch"
 """Metric by which Ray Train keeps the best checkpoint: its epoch if it was the best so far, else -1."""
+STORAGE_MARKER = ".validate_storage_marker"
+"""File by which Ray Train finds out whether it can write to its storage."""
 CHECKPOINT_FOLDER = "state"
 """Folder within a Ray checkpoint; a checkpoint of ours appears by a rename."""
 
@@ -52,7 +56,7 @@ def train(config: Config, run: RunFolder) -> StageResult:
     Raises:
         SetupError: the cluster can never hold the workers.
         StageError: training cannot go on.
-        StorageError: an input table or a checkpoint is damaged.
+        StorageError: an input table or a checkpoint is damaged, or the run folder cannot be written.
     """
     encoder_class(config.model.encoder)
     sequences = load_sequences(run)
@@ -60,32 +64,50 @@ def train(config: Config, run: RunFolder) -> StageResult:
     require_trainable(sequences, batches)
     with connected(config.cluster) as cluster:
         use_gpu = cluster.num_gpus > 0 and config.train.gpus_per_worker == 1
-        _require_room(config, use_gpu)
+        require_room(config.train.num_workers, config.train.cpus_per_worker, int(use_gpu), "train.num_workers")
         with Display(config, batches.num_targets) as display:
             result = _run_workers(config, run, use_gpu, display.board)
         return _publish(config, run.stage(STAGE), result, batches.num_targets)
 
 
-def _require_room(config: Config, use_gpu: bool) -> None:
-    """Refuse what could never be scheduled; Ray Train itself would wait for ever."""
-    wanted = {"CPU": config.train.cpus_per_worker, **({"GPU": 1} if use_gpu else {})}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in nodes)
-    if config.train.num_workers > room:
-        each = " and ".join(f"{amount} {name}" for name, amount in wanted.items())
-        raise SetupError(
-            f"train.num_workers is {config.train.num_workers} and the cluster has room for {room} workers with {each} "
-            f"each; use fewer workers, a smaller train.cpus_per_worker, or a larger cluster."
-        )
+class _EndAtOnce(UserCallback):
+    """Ends training when a worker raises a sentence for the user, which would only come again in a restart.
+
+    Ray Train restarts workers whatever they raised, and counts what its callbacks raise as final; it stops the other
+    workers, which may be waiting for the one that failed.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Raise the first such error; `worker_exceptions` are by rank."""
+        for error in worker_exceptions.values():
+            if isinstance(error, SraclError):
+                raise error
 
 
 def _run_workers(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> Result:
+    folder = run.stage(STAGE)
+    # Ray Train's controller writes this file first, and if it cannot, dies with a trace instead of a reason.
+    folder.write_bytes(f"{CHECKPOINTS}/{STORAGE_MARKER}", b"writable")
+    try:
+        return _make_ray_trainer(config, run, use_gpu, board).fit()
+    except TrainingFailedError as error:
+        raise _as_sentence(error, folder) from error
+    except RayActorError as error:
+        raise StageError(
+            f"The process that leads training died ({first_line(error)}); see its log, memory first, and run it again."
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise _unwritable(error, folder) from error
+
+
+def _make_ray_trainer(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> TorchTrainer:
     folder = run.stage(STAGE)
 
     def work() -> None:
         _work(config, run, board)
 
-    trainer = TorchTrainer(
+    callbacks: Any = [_EndAtOnce()]  # RunConfig is typed for the callbacks of Ray Tune
+    return TorchTrainer(
         work,
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -98,27 +120,41 @@ def _run_workers(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> R
             storage_path=folder.path(),
             storage_filesystem=folder.filesystem,
             failure_config=FailureConfig(max_failures=config.train.max_failures),
+            callbacks=callbacks,
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=SELECTED, checkpoint_score_order="max"
             ),
         ),
     )
-    try:
-        return trainer.fit()
-    except TrainingFailedError as error:
-        raise _as_sentence(error) from error
 
 
-def _as_sentence(error: TrainingFailedError) -> SraclError:
-    """What the first failing worker raised, if it is a sentence for the user already."""
+def _as_sentence(error: TrainingFailedError, folder: StageFolder) -> SraclError:
+    """What a worker raised, if it is a sentence for the user already, or one about it."""
+    if isinstance(error, ControllerError):
+        failure = error.controller_failure
+        if isinstance(failure, SraclError):
+            return failure
+        if isinstance(failure, OSError | pa.ArrowException):
+            return _unwritable(failure, folder)
+        return StageError(f"Training failed ({_named(failure)}); mend the cause and run it again.")
     causes = list(getattr(error, "worker_failures", {}).values())
     for cause in causes:
         if isinstance(cause, SraclError):
             return cause
-    first = causes[0] if causes else error
-    lines = [line for line in str(first).strip().splitlines() if line.strip()]
-    reason = f"{type(first).__name__}: {lines[0]}" if lines else type(first).__name__
+    reason = _named(causes[0] if causes else error)
     return StageError(f"Training failed after train.max_failures restarts ({reason}); mend the cause and run it again.")
+
+
+def _unwritable(error: Exception, folder: StageFolder) -> StorageError:
+    reason = first_line(error.cause if isinstance(error, RayTaskError) else error)
+    return StorageError(
+        f"{folder.path(CHECKPOINTS)} cannot be written ({reason}); make room or mend the permission, or set "
+        f"run.dir to another place."
+    )
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _work(config: Config, run: RunFolder, board: Any) -> None:

@@ -28,6 +28,7 @@ from sracl_dist.config.sections import ModelConfig
 from sracl_dist.errors import StorageError
 from sracl_dist.model.encoders import SequenceEncoder, build_encoder
 from sracl_dist.model.sracl import SraCl
+from sracl_dist.stages import STAGES
 
 WEIGHTS = "model.safetensors"
 MEMORY = "memory.safetensors"
@@ -35,7 +36,7 @@ OPTIMISER = "optimiser.safetensors"
 DESCRIPTION = "checkpoint.json"
 BEST = "best/"
 """Folder of the stage train with the selected checkpoint's weights and description."""
-SETTINGS = ("model", "objectives", "train", "run.seed")
+SETTINGS = STAGES["train"].settings
 """What a checkpoint is bound to; fields that cannot change a result, such as the number of workers, may differ."""
 
 

@@ -81,8 +81,8 @@ def test_what_is_written_is_what_others_load(write, prepared):
     done = prepared(interactions=[write("log.csv", LOG)])
     sequences = load_sequences(done.run)
     assert sequences.num_items == 3
-    assert load_item_ids(done.run).external(sequences.training(0)) == ["b", "c"]
-    assert load_user_ids(done.run).external([0, 1, 2]) == ["u", "v", "w"]
+    assert load_item_ids(done.run).external(sequences.training(0)).to_pylist() == ["b", "c"]
+    assert load_user_ids(done.run).external([0, 1, 2]).to_pylist() == ["u", "v", "w"]
     users, targets = sequences.targets("test")
     assert (users.tolist(), targets.tolist()) == ([0], [1])
 
@@ -104,10 +104,10 @@ def test_global_time_split(write, prepared):
 
 
 def test_k_core_rounds_and_dense_ids_without_gaps(write, prepared):
-    rows = "x,once,1\nu,a,1\nu,b,2\nv,a,1\nv,b,2\nv,once,3\n"
+    rows = "x,once,1\nu,a,1\nu,b,2\nu,c,3\nu,a,4\nv,a,1\nv,b,2\nv,c,3\nv,once,4\n"
     done = prepared(interactions=[write("log.csv", HEADER + rows)], min_user_interactions=2, min_item_interactions=2)
-    assert done.histories() == {"u": ["a", "b"], "v": ["a", "b"]}
-    assert [each["interactions"] for each in done.manifest.details["k_core_rounds"]] == [6, 5, 4]
+    assert done.histories() == {"u": ["a", "b", "c", "a"], "v": ["a", "b", "c"]}
+    assert [each["interactions"] for each in done.manifest.details["k_core_rounds"]] == [9, 8, 7]
 
 
 def test_hostile_titles_end_as_plain_text(write, prepared):
@@ -127,10 +127,10 @@ def test_hostile_titles_end_as_plain_text(write, prepared):
 
 
 def test_too_many_rejects_name_the_commonest_reason(write, prepared):
-    rows = "u,a,1\nu,b,soon\nu,c,later\nu,d,-1\n"
-    with pytest.raises(InputError, match=r"3 of 4 rows of the log .* neither a number nor an ISO date-time: 2 rows"):
-        prepared(interactions=[write("log.csv", HEADER + rows)], max_reject_share=0.7)
-    prepared(interactions=[write("log.csv", HEADER + rows)], max_reject_share=0.8)
+    rows = "u,a,1\nu,b,2\nu,c,3\nu,d,4\nu,b,soon\nu,c,later\nu,d,-1\n"
+    with pytest.raises(InputError, match=r"3 of 7 rows of the log .* neither a number nor an ISO date-time: 2 rows"):
+        prepared(interactions=[write("log.csv", HEADER + rows)], max_reject_share=0.4)
+    prepared(interactions=[write("log.csv", HEADER + rows)], max_reject_share=0.5)
 
 
 def test_a_log_of_which_nothing_is_usable(write, prepared):
@@ -157,6 +157,28 @@ def test_a_rating_that_nobody_gives(write, prepared):
 def test_k_core_that_removes_everything(write, prepared):
     with pytest.raises(InputError, match="No interaction is left out of 7"):
         prepared(interactions=[write("log.csv", LOG)], min_user_interactions=50)
+
+
+ONE_SENTENCE = r" in the [^.]*\.min_user_interactions and data\.min_item_interactions, or choose another data\.split\.$"
+
+
+@pytest.mark.parametrize(
+    ("rows", "data", "lacking"),
+    [
+        (["u,a,1"], {}, r"leave_last_out leaves no training targets and no validation targets and no test targets"),
+        (["u,a,1", "u,b,2", "v,a,1"], {}, "leave_last_out leaves no validation targets and no test targets"),
+        (["u,a,1", "u,b,2", "u,c,3"], {}, "leave_last_out leaves no training targets"),
+        (
+            ["u,a,1", "u,b,2", "u,c,3", "u,d,4", "u,e,5", "v,a,6"],
+            {"split": "global_time", "validation_share": 0.17, "test_share": 0.17},
+            "global_time leaves no test targets",
+        ),
+    ],
+)
+def test_a_log_that_cannot_be_trained_on_or_evaluated(write, prepared, tmp_path, rows, data, lacking):
+    with pytest.raises(InputError, match=rf"^data\.split={lacking}{ONE_SENTENCE}"):
+        prepared(interactions=[write("log.csv", HEADER + "\n".join(rows))], **data)
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_global_time_without_times(write, prepared):
@@ -186,6 +208,7 @@ events = st.lists(
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=events)
 def test_histories_equal_a_plain_loop(write, prepared, events):
+    events = [("long", item, time) for time, item in enumerate("abcd")] + events
     done = prepared(interactions=[write("log.csv", HEADER + "".join(f"{u},{i},{t}\n" for u, i, t in events))])
     expected: dict[str, list[str]] = {}
     for user, item, _ in sorted(events, key=lambda event: event[2]):
@@ -206,6 +229,50 @@ def test_histogram_by_hand():
     ]
     assert bins[-1]["from"] == 15
     assert histogram(np.array([10**9]))[-1] == {"from": 100_000, "to": None, "count": 1}
+
+
+U_ITEM = (
+    "1|Caf\xe9 of Sand (1995)|01-Jan-1995||http://nowhere/1|0|0|0|1|1|1|0|0|0|0|0|0|0|0|0|0|0|0|0\n"
+    '2|Iron, "Tide" (1996)|01-Jan-1996||http://nowhere/2|0|1|0|0|0|0|0|0|0|0|0|0|0|0|0|0|1|0|1\n'
+    "3|Nothing Known|||||1|0\n"
+    "4|Blank Page|||" + "|0" * 19 + "\n"
+)
+U_DATA = "7\t1\t5\t40\n7\t2\t4\t10\n7\t3\t5\t20\n8\t1\t3\t5\n7\t4\t2\t30\n"
+
+
+def test_movielens_100k_in_its_original_form(prepared, tmp_path, monkeypatch):
+    folder = tmp_path / "movielens-100k"
+    folder.mkdir()
+    (folder / "u.data").write_text(U_DATA)
+    (folder / "u.item").write_bytes(U_ITEM.encode("latin-1"))
+    monkeypatch.setenv("SRACL_DATA", str(tmp_path))
+    done = prepared(source="movielens-100k")
+    assert done.histories() == {"7": ["2", "3", "4", "1"], "8": ["1"]}
+    items = {row["item_id"]: (row["title"], row["categories"]) for row in done.table("items").to_pylist()}
+    assert items == {
+        "1": ("Caf\u00e9 of Sand (1995)", ["Animation", "Children's", "Comedy"]),
+        "2": ('Iron, "Tide" (1996)', ["Action", "Thriller", "Western"]),
+        "3": (None, None),
+        "4": ("Blank Page", items["4"][1]),
+    }
+    assert not items["4"][1]
+    assert done.rejects() == [("u.item", 3, "wrong number of fields", "3|Nothing Known|||||1|0")]
+    by_path = prepared(source="movielens-100k", path=str(folder), min_rating=2)
+    assert by_path.manifest.rows == done.manifest.rows
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("leave_last_out", "3 users have fewer than three interactions, so they are trained on but not evaluated"),
+        ("global_time", "3 users have no interaction in the test period or none before it, so they are not evaluated"),
+    ],
+)
+def test_the_summary_says_why_users_are_not_evaluated(write, tmp_path, capsys, split, words):
+    rows = "".join(f"u,{'abcde'[time % 5]},{time}\n" for time in range(20)) + "v,a,1\nw,b,1\nx,a,1\n"
+    overrides = (f"run.dir={tmp_path / 'run'}", f"data.interactions=[{write('log.csv', HEADER + rows)}]")
+    assert job(tmp_path, *overrides, f"data.split={split}") == 0
+    assert words in capsys.readouterr().err
 
 
 def test_movielens_100k(prepared):
@@ -285,7 +352,8 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_one_sentence(write, tmp_path, capsys, small_disk):
     rng = np.random.default_rng(0)
-    rows = "".join(f"user{u},item{i},{n}\n" for n, (u, i) in enumerate(rng.integers(0, 10**9, (20_000, 2)).tolist()))
+    items = rng.integers(0, 10**9, 20_000).tolist()
+    rows = "".join(f"user{n % 4_000},item{item},{n}\n" for n, item in enumerate(items))
     log = write("log.csv", HEADER + rows)
     assert job(tmp_path, f"run.dir={small_disk / 'run'}", f"data.interactions=[{log}]") == 1
     text = capsys.readouterr().err

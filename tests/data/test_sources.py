@@ -143,13 +143,43 @@ def test_a_cache_that_cannot_be_made(tmp_path, monkeypatch):
             resolve(config(source=name))
 
 
-def test_movielens_100k_without_pip(monkeypatch):
+@pytest.fixture
+def no_registry(monkeypatch):
     def fail(wheel, destination, suffixes):
         raise SetupError("recbole==1.2.1 cannot be fetched; check the network and pip.")
 
     monkeypatch.setattr(packaged, "unpack", fail)
-    with pytest.raises(SetupError, match="check the network"):
+
+
+def test_movielens_100k_comes_from_its_publisher_where_there_is_no_registry(cache, monkeypatch, capsys, no_registry):
+    asked = []
+
+    def arrive(name, base_url, downloads, destination):
+        asked.extend(base_url + download.url for download in downloads)
+        return put(destination, "u.data", "u.item")
+
+    monkeypatch.setattr(sources, "fetch", arrive)
+    settings = config(source="movielens-100k", min_rating=3)
+    before = file_facts(settings)
+    source = resolve(settings)
+    assert asked == ["https://files.grouplens.org/datasets/movielens/ml-100k.zip"]
+    assert [path.name for path in source.log_files + source.text_files] == ["u.data", "u.item"]
+    assert file_facts(settings) == before
+    assert "recbole==1.2.1 cannot be fetched" in capsys.readouterr().err
+
+
+def test_movielens_100k_without_any_network(monkeypatch, no_registry):
+    def refuse(request, timeout):
+        raise fetch_module.URLError("no route")
+
+    monkeypatch.setattr(fetch_module.urllib.request, "urlopen", refuse)
+    with pytest.raises(InputError, match=r"ml-100k\.zip \(no route\); check the network, or put .* set data\.path"):
         resolve(config(source="movielens-100k"))
+
+
+def test_a_folder_without_movielens_100k_names_both_forms(tmp_path):
+    with pytest.raises(InputError, match=r"needs ml-100k\.inter and ml-100k\.item or u\.data and u\.item"):
+        resolve(config(source="movielens-100k", path=str(put(tmp_path / "half", "u.data", "ml-100k.item"))))
 
 
 # Fetching
@@ -250,4 +280,4 @@ def test_no_server_and_no_answer(tmp_path, monkeypatch):
 def test_every_public_set_names_its_files():
     for name in ("movielens-100k", "movielens-1m", "yelp", "amazon-2014:beauty"):
         for layout in public_set(name).layouts:
-            assert Path(layout.log).suffix in (".inter", ".dat", ".json", ".tsv")
+            assert Path(layout.log).suffix in (".inter", ".data", ".dat", ".json", ".tsv")

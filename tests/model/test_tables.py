@@ -6,9 +6,10 @@ import pytest
 from synthetic import fixed_lists, make_sequences, tables_of, write_run
 
 from sracl_dist.artifacts import RunFolder
+from sracl_dist.columns import MISSING
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
-from sracl_dist.model.tables import MISSING, SemanticTables
+from sracl_dist.model.tables import SemanticTables
 
 
 def test_rows_are_joined_by_key(run: RunFolder, tables: SemanticTables, sequences: Sequences) -> None:

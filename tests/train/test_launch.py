@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.train
 import torch
-from ray.train import WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from safetensors.torch import load
 from synthetic import make_config, make_manifest, make_sequences, tables_of, write_run
 
 from sracl_dist.artifacts import RunFolder
-from sracl_dist.errors import SetupError, StageError
+from sracl_dist.errors import SetupError, StageError, StorageError
 from sracl_dist.evaluate.job import evaluate
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.recommend import recommend
@@ -118,20 +119,55 @@ def test_more_workers_than_the_cluster_holds_are_refused(run: RunFolder) -> None
         train(config, run)
 
 
-def test_a_failing_worker_speaks_in_one_sentence() -> None:
-    failures: dict[int, Exception] = {1: StageError("The loss is nan; use a lower train.learning_rate.")}
-    known = launch._as_sentence(WorkerGroupError("workers failed", failures))
-    assert known is failures[1]
-    unknown = launch._as_sentence(WorkerGroupError("workers failed", {0: KeyError("x")}))
+def test_a_failure_is_told_in_one_sentence(run: RunFolder) -> None:
+    folder = run.stage("train")
+    known = StageError("The loss is nan; use a lower train.learning_rate.")
+    failures: dict[int, Exception] = {0: KeyError("x"), 1: known}
+    assert launch._as_sentence(WorkerGroupError("workers failed", failures), folder) is known
+    assert launch._as_sentence(ControllerError(known), folder) is known
+    unknown = launch._as_sentence(WorkerGroupError("workers failed", {0: KeyError("x")}), folder)
     assert str(unknown).startswith("Training failed after train.max_failures restarts (KeyError: 'x')")
+    full = launch._as_sentence(ControllerError(OSError(28, "No space left on device")), folder)
+    assert isinstance(full, StorageError)
+    assert "checkpoints cannot be written ([Errno 28] No space left on device); make room" in str(full)
+    controller = launch._as_sentence(ControllerError(RuntimeError("one\ntwo")), folder)
+    assert str(controller) == "Training failed (RuntimeError: one); mend the cause and run it again."
+
+
+def test_an_unwritable_run_folder_is_told_in_one_sentence(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", make_sequences(12))
+    run.stage("train").write_bytes("checkpoints", b"a file where the folder belongs")
+    with pytest.raises(StorageError, match=r"train/checkpoints/\S+ cannot be written; .*run\.dir"):
+        train(make_config(run.location), run)
 
 
 @pytest.mark.slow
 def test_what_a_worker_raises_reaches_the_driver(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", make_sequences(12))
-    overrides = ("train.learning_rate=1e30", "train.max_failures=0", "train.max_gradient_norm=null")
+    overrides = ("train.learning_rate=1e30", "train.max_gradient_norm=null")
     with pytest.raises(StageError, match=r"lower train\.learning_rate"):
         train(make_config(run.location, *overrides), run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("error", "num_attempts"), [(StageError("It cannot go on."), 1), (KeyError("x"), 3)])
+def test_only_what_may_pass_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, num_attempts: int
+) -> None:
+    attempts = tmp_path / "attempts"
+
+    def work(*_: object) -> None:
+        if ray.train.get_context().get_world_rank() == 1:
+            with attempts.open("a") as stream:
+                stream.write("once more\n")
+            raise error
+        ray.train.report({})  # a barrier, at which the other worker never arrives
+
+    monkeypatch.setattr(launch, "_work", work)
+    run = write_run(tmp_path / "run", make_sequences(12))
+    with pytest.raises(StageError, match="It cannot go on" if num_attempts == 1 else "after train.max_failures"):
+        train(make_config(run.location, "train.num_workers=2", "train.max_failures=2"), run)
+    assert len(attempts.read_text().splitlines()) == num_attempts
 
 
 KILLED = """
