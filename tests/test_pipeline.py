@@ -80,8 +80,15 @@ class Pipelines:
 
 
 def is_helper(name: str) -> bool:
-    """Ray's own helpers, and workers that were still starting, notice the end of their node late and idle until then."""
+    """Ray's own helpers, and workers that were still starting, notice the end of their node late and idle till then."""
     return any(helper in name for helper in ("default_worker.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent"))
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> Iterator[Pipelines]:
+    pipelines = Pipelines()
+    yield pipelines
+    pipelines.stop()
 
 
 def command_line(pid: int) -> str:
