@@ -158,6 +158,7 @@ def test_training_that_was_killed_equals_an_undisturbed_one(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_stage_that_was_killed_equals_an_undisturbed_one(pipelines: Pipelines, tmp_path: Path) -> None:
     config, run = make_project(tmp_path / "killed")
     kill_in(list(STAGES), config, run, pipelines)
