@@ -1,12 +1,13 @@
-# make demo | test | test-all | check | lock | clean; `make help` explains them.
+# make demo | results | bench | test | test-all | check | docs | lock | clean; `make help` explains them.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(EXTRA)
+SEEDS ?= 0 1 2
 
-.PHONY: help demo setup test test-all check docs lock clean
+.PHONY: help demo results bench setup test test-all check docs lock clean
 .DELETE_ON_ERROR:
 
 help:  ## Explain the targets.
@@ -14,6 +15,13 @@ help:  ## Explain the targets.
 
 demo: setup  ## Run the whole pipeline on MovieLens-100K and print the path of the report.
 	@$(RUN) jobs/pipeline.py --config configs/demo.yaml
+
+results: setup  ## Train CONFIG="FILE ..." with SEEDS="0 1 2" and write a table (AGAINST=FILE tests, PARALLEL=N at a time).
+	@test -n "$(CONFIG)" || { echo 'CONFIG is empty; write for example make results CONFIG=configs/demo.yaml'; exit 2; }
+	@$(RUN) jobs/results.py --configs $(CONFIG) --seeds $(SEEDS) $(AGAINST:%=--against %) $(PARALLEL:%=--parallel %)
+
+bench: setup  ## Measure training against a row per prefix and the machine's peak, on Amazon Beauty.
+	@$(RUN) jobs/bench.py train
 
 setup: $(READY)  ## Install everything into .venv from the lock of this machine's kind (EXTRA=cpu or gpu).
 

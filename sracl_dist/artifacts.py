@@ -4,6 +4,8 @@
     <run.dir>/<stage>/manifest.json    written last: the stage is done when it exists
     <run.dir>/<stage>/started.json     fingerprint of the work in progress; shards beside it belong to it
 
+Where run.tables is set, the stages of TABLE_STAGES lie below it instead, so that many runs share them.
+
 Every write goes to a temporary name first and is renamed, so a reader never sees half a file. The folder may be a
 local path or a URI that pyarrow.fs opens (s3://, gs://).
 """
@@ -27,6 +29,8 @@ from sracl_dist.errors import StorageError, first_line
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
+TABLE_STAGES = ("prepare", "profile", "embed", "neighbours")
+"""Stages that lie below run.tables: what they write does not depend on the model, its training or its seed."""
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}$")
 
 
@@ -53,11 +57,12 @@ class Manifest:
 
 
 class StageFolder:
-    """One stage's part of the run folder."""
+    """One stage's part of the run folder; `key` is the setting that places it, for messages."""
 
-    def __init__(self, filesystem: fs.FileSystem, root: str, name: str) -> None:
+    def __init__(self, filesystem: fs.FileSystem, root: str, name: str, key: str = "run.dir") -> None:
         self._fs = filesystem
         self._root = f"{root}/{name}"
+        self._key = key
         self.name = name
 
     @property
@@ -71,7 +76,7 @@ class StageFolder:
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
-        with _storage_errors(self.path(name), "read"):
+        with self._errors(name, "read"):
             return bool(self._fs.get_file_info(self.path(name)).type == fs.FileType.File)
 
     def files(self, prefix: str = "") -> list[str]:
@@ -80,7 +85,7 @@ class StageFolder:
 
     def _all_files(self, prefix: str = "") -> list[str]:
         selector = fs.FileSelector(self.path(prefix), allow_not_found=True, recursive=True)
-        with _storage_errors(self.path(prefix), "read"):
+        with self._errors(prefix, "read"):
             infos = self._fs.get_file_info(selector)
         start = len(self._root) + 1
         return sorted(info.path[start:] for info in infos if info.type == fs.FileType.File)
@@ -89,7 +94,7 @@ class StageFolder:
     def open_output(self, name: str) -> Iterator[IO[bytes]]:
         """Open a new file for writing; it appears under its name when the block ends without an error."""
         final, temporary = self.path(name), self.path(name) + f".tmp-{uuid.uuid4().hex[:12]}"
-        with _storage_errors(final, "written"):
+        with self._errors(name, "written"):
             self._fs.create_dir(os.path.dirname(final), recursive=True)
             try:
                 with self._fs.open_output_stream(temporary) as stream:
@@ -107,7 +112,7 @@ class StageFolder:
 
     def read_table(self, name: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
         """Read a Parquet file; with `rows`, only those for which the expression holds, in little memory."""
-        with _storage_errors(self.path(name), "read"):
+        with self._errors(name, "read"):
             return pq.read_table(self.path(name), filesystem=self._fs, columns=columns, filters=rows)
 
     def read_shards(self, prefix: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
@@ -141,13 +146,13 @@ class StageFolder:
 
     def read_bytes(self, name: str) -> bytes:
         """Read a whole file."""
-        with _storage_errors(self.path(name), "read"), self._fs.open_input_stream(self.path(name)) as stream:
+        with self._errors(name, "read"), self._fs.open_input_stream(self.path(name)) as stream:
             return bytes(stream.read())
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete files; a missing one is fine."""
         for name in names:
-            with _storage_errors(self.path(name), "deleted"), contextlib.suppress(FileNotFoundError):
+            with self._errors(name, "deleted"), contextlib.suppress(FileNotFoundError):
                 self._fs.delete_file(self.path(name))
 
     def manifest(self) -> Manifest | None:
@@ -189,44 +194,73 @@ class StageFolder:
         self.write_json(MANIFEST, asdict(manifest))
         self.delete([STARTED])
 
+    def _errors(self, name: str, action: str) -> contextlib.AbstractContextManager[None]:
+        return _storage_errors(self.path(name), action, self._key)
+
 
 class RunFolder:
-    """Everything one run has made; stages find each other's tables through it."""
+    """Everything one run has made; stages find each other's tables through it.
 
-    def __init__(self, location: str) -> None:
-        self.location = location
-        try:
-            if "://" in location:
-                self._fs, self._root = fs.FileSystem.from_uri(location)
-            else:
-                self._fs, self._root = fs.LocalFileSystem(), str(Path(location).expanduser().resolve())
-        except (pa.ArrowException, OSError) as error:
-            reason = first_line(error).replace(location, self.shown)
-            raise StorageError(f"The run folder {self.shown} cannot be opened ({reason}); change run.dir.") from None
+    Args:
+        location: run.dir, a folder or URI.
+        tables: run.tables, the folder or URI of the stages in TABLE_STAGES; they lie below `location` without one.
+
+    Raises:
+        StorageError: no file system opens one of them.
+    """
+
+    def __init__(self, location: str, tables: str | None = None) -> None:
+        self.location, self.tables = location, tables
+        self._place = _open(location, "run.dir")
+        self._tables_place = self._place if tables is None else _open(tables, "run.tables")
 
     @property
     def shown(self) -> str:
         """The location for messages and pages, without the key and secret that a URI may carry."""
-        return re.sub(r"://.*@", "://***@", self.location)
+        return shown_location(self.location)
+
+    def shown_for(self, stage: str) -> str:
+        """The same for the folder that holds this stage."""
+        return self.shown if self.tables is None or stage not in TABLE_STAGES else shown_location(self.tables)
 
     def stage(self, name: str) -> StageFolder:
         """The part that belongs to one stage."""
-        return StageFolder(self._fs, self._root, name)
+        if self.tables is None or name not in TABLE_STAGES:
+            return StageFolder(*self._place, name)
+        return StageFolder(*self._tables_place, name, "run.tables")
+
+
+def shown_location(location: str) -> str:
+    """A folder or URI without the key and secret that a URI may carry."""
+    return re.sub(r"://.*@", "://***@", location)
+
+
+def _open(location: str, key: str) -> tuple[fs.FileSystem, str]:
+    """File system of a folder or URI, and the path within it."""
+    try:
+        if "://" in location:
+            filesystem, root = fs.FileSystem.from_uri(location)
+            return filesystem, root
+        return fs.LocalFileSystem(), str(Path(location).expanduser().resolve())
+    except (pa.ArrowException, OSError) as error:
+        shown = shown_location(location)
+        reason = first_line(error).replace(location, shown)
+        raise StorageError(f"The run folder {shown} cannot be opened ({reason}); change {key}.") from None
 
 
 @contextlib.contextmanager
-def _storage_errors(path: str, action: str) -> Iterator[None]:
-    """Turn an error of the filesystem into one sentence."""
+def _storage_errors(path: str, action: str, key: str) -> Iterator[None]:
+    """Turn an error of the filesystem into one sentence; `key` is the setting that chose the path."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         text = str(error)
         if "No space left" in text:
-            mend = "the disk is full: make room, or set run.dir to another place; what is finished is kept"
+            mend = f"the disk is full: make room, or set {key} to another place; what is finished is kept"
         elif isinstance(error, PermissionError) or "ermission denied" in text or "Read-only" in text:
-            mend = "the permission is missing: mend it, or set run.dir to another place"
+            mend = f"the permission is missing: mend it, or set {key} to another place"
         elif isinstance(error, FileNotFoundError) and action == "read":
             mend = "it does not exist: run the stage that writes it"
         else:
-            mend = f"{first_line(error)}: check run.dir"
+            mend = f"{first_line(error)}: check {key}"
         raise StorageError(f"{path} cannot be {action}; {mend}.") from error

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sracl_dist.artifacts import RunFolder
+from sracl_dist.artifacts import RunFolder, shown_location
 from sracl_dist.config import Config, load_config
 from sracl_dist.errors import SraclError
 from sracl_dist.observe import duration, quiet_libraries, say
@@ -27,13 +27,22 @@ def job(
     argv: Sequence[str] | None,
     work: Callable[[Config, RunFolder], object],
 ) -> int:
-    """Parse arguments, load the configuration and do `work`; a user's error becomes one sentence and status 1."""
+    """Parse arguments, load the configuration and do `work`; returns the exit status as `exit_status` does."""
     arguments = parse_arguments(manual, argv)
+
+    def load_and_work() -> None:
+        config = load_config(arguments.config, arguments.overrides)
+        work(config, RunFolder(config.run.dir, config.run.tables))
+
+    return exit_status(load_and_work)
+
+
+def exit_status(work: Callable[[], object]) -> int:
+    """Do `work` and return the exit status; a user's error becomes one sentence and status 1."""
     _hide_jobs_from_imports()
     quiet_libraries()
     try:
-        config = load_config(arguments.config, arguments.overrides)
-        work(config, RunFolder(config.run.dir))
+        work()
     except SraclError as error:
         say(f"error: {error}")
         return 1
@@ -83,5 +92,6 @@ def run_one(stage: Stage, config: Config, run: RunFolder) -> bool:
     say(f"{stage.name}: wrote {rows} in {duration(status.draft.wall_s)}")
     following = list(STAGES)[list(STAGES).index(stage.name) + 1 :]
     if following:
-        say(f"{stage.name}: next is python jobs/{following[0]}.py {shlex.join(sys.argv[1:])}")
+        arguments = shlex.join(shown_location(word) for word in sys.argv[1:])
+        say(f"{stage.name}: next is python jobs/{following[0]}.py {arguments}")
     return True

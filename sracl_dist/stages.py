@@ -88,8 +88,9 @@ STAGES = {
             name="neighbours",
             purpose="nearest items and users by meaning",
             function="sracl_dist.neighbours.job:build_neighbours",
-            settings=("neighbours", "run.seed"),
+            settings=("neighbours",),
             inputs=("embed",),
+            version=2,  # the sample of the measured recall no longer follows run.seed
         ),
         Stage(
             name="train",
@@ -97,6 +98,7 @@ STAGES = {
             function="sracl_dist.train.launch:train",
             settings=("model", "objectives", "train", "run.seed"),
             inputs=("prepare", "embed", "neighbours"),
+            version=2,  # with a finished encoder for inference
         ),
         Stage(
             name="evaluate",
@@ -121,6 +123,15 @@ STAGES = {
         ),
     )
 }
+
+
+def stages_up_to(name: str) -> tuple[str, ...]:
+    """The stage and all that it reads, directly or through others, in the order in which they run."""
+    wanted = {name}
+    for stage in reversed(STAGES.values()):
+        if stage.name in wanted:
+            wanted |= set(stage.inputs)
+    return tuple(stage for stage in STAGES if stage in wanted)
 
 
 def stage_status(stage: Stage, config: Config, run: RunFolder) -> Status:
@@ -154,7 +165,7 @@ def require_inputs(stage: Stage, config: Config, run: RunFolder) -> None:
         status = stage_status(STAGES[name], config, run)
         if not status.done:
             raise StageOrderError(
-                f"The stage {stage.name} reads the stage {name}, which is not ready in {run.shown} "
+                f"The stage {stage.name} reads the stage {name}, which is not ready in {run.shown_for(name)} "
                 f"({'; '.join(status.reasons)}); run jobs/{name}.py, or jobs/pipeline.py for all stages."
             )
 
@@ -176,9 +187,13 @@ def run_stage(stage: Stage, config: Config, run: RunFolder, draft: Manifest) -> 
 
 def _differences(old: Manifest, new: Manifest) -> list[str]:
     reasons = []
-    for key in sorted(old.config.keys() | new.config.keys()):
-        if old.config.get(key) != new.config.get(key):
-            reasons.append(f"{key} was {old.config.get(key)!r} and is {new.config.get(key)!r}")
+    for key in sorted(old.config.keys() & new.config.keys()):
+        if old.config[key] != new.config[key]:
+            reasons.append(f"{key} was {old.config[key]!r} and is {new.config[key]!r}")
+    reasons += [
+        f"{key} did not exist and is {new.config[key]!r}" for key in sorted(new.config.keys() - old.config.keys())
+    ]
+    reasons += [f"{key} no longer matters to it" for key in sorted(old.config.keys() - new.config.keys())]
     for name in sorted(old.external.keys() | new.external.keys()):
         if old.external.get(name) != new.external.get(name):
             reasons.append(f"{name} changed")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from sracl_dist.artifacts import MANIFEST, STARTED, Manifest, RunFolder, StageFolder
+from sracl_dist.artifacts import MANIFEST, STARTED, TABLE_STAGES, Manifest, RunFolder, StageFolder, shown_location
 from sracl_dist.errors import StorageError
 
 TABLE = pa.table({"key": [1, 2, 3]})
@@ -270,3 +271,43 @@ def test_a_relative_folder_is_meant_from_here_and_tilde_is_home(
 def test_a_location_that_nothing_opens_is_one_sentence() -> None:
     with pytest.raises(StorageError, match=r"^The run folder .+ cannot be opened \(.+\); change run\.dir\.$"):
         RunFolder("nosuch://bucket/run")
+
+
+def test_shared_tables_lie_elsewhere_and_the_other_stages_in_the_run(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path / "run"), str(tmp_path / "tables"))
+    for copy in (run, pickle.loads(pickle.dumps(run))):
+        for name in TABLE_STAGES:
+            assert copy.stage(name).path("a.json") == f"{tmp_path}/tables/{name}/a.json"
+        for name in ("train", "evaluate", "recommend", "report"):
+            assert copy.stage(name).path("a.json") == f"{tmp_path}/run/{name}/a.json"
+    run.stage("embed").write_json("a.json", 1)
+    assert RunFolder(str(tmp_path / "other"), str(tmp_path / "tables")).stage("embed").read_json("a.json") == 1
+    assert RunFolder(str(tmp_path / "tables")).stage("embed").read_json("a.json") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_shared_tables_may_be_in_another_file_system(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path / "run"), f"file://{tmp_path}/tables")
+    run.stage("prepare").write_json("a.json", 1)
+    run.stage("train").write_json("a.json", 2)
+    assert (tmp_path / "tables" / "prepare" / "a.json").read_text() == "1\n"
+    assert (tmp_path / "run" / "train" / "a.json").read_text() == "2\n"
+
+
+def test_messages_name_the_folder_and_the_setting_that_places_it(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path), str(tmp_path / "tables"))
+    run.location = "s3://KEY:SECRET@bucket/run"
+    assert run.shown == run.shown_for("train") == "s3://***@bucket/run"
+    assert run.shown_for("embed") == str(tmp_path / "tables")
+    assert RunFolder(str(tmp_path)).shown_for("embed") == str(tmp_path)
+    assert shown_location("gs://KEY:SE@CRET@bucket/tables") == "gs://***@bucket/tables"
+    with pytest.raises(StorageError, match=r"^The run folder .+ cannot be opened \(.+\); change run\.tables\.$"):
+        RunFolder(str(tmp_path), "nosuch://bucket/run")
+    (tmp_path / "file").write_text("x")
+    run = RunFolder(str(tmp_path / "run"), str(tmp_path / "file"))
+    with pytest.raises(StorageError, match=r"file/prepare/a\.json cannot be written; .+check run\.tables\.$"):
+        run.stage("prepare").write_json("a.json", 1)
+    with mounted(tmp_path / "disk", "ro"):
+        run = RunFolder(str(tmp_path / "run"), str(tmp_path / "disk"))
+        with pytest.raises(StorageError, match=r"mend it, or set run\.tables to another place\.$"):
+            run.stage("embed").write_json("a.json", 1)

@@ -90,6 +90,33 @@ def test_a_users_error_is_one_sentence_and_status_1(
     assert last.startswith(f"error: {sentence}")
 
 
+def test_tables_may_lie_elsewhere(config_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--config", config_file, f"run.tables={tmp_path}/tables"]
+    assert stage_job("prepare", None, argv) == 0
+    assert f"writes {tmp_path}/tables/prepare\n" in capsys.readouterr().err
+    assert stage_job("train", None, argv) == 0
+    assert f"train: reads {tmp_path}/tables/prepare; writes {tmp_path}/run/train\n" in capsys.readouterr().err
+
+
+def test_the_next_command_hides_the_secret_of_a_uri(
+    config_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["jobs/prepare.py", "--config", config_file, "run.dir=s3://KEY:SECRET@bucket/run"])
+    assert stage_job("prepare", None, ["--config", config_file]) == 0
+    assert f"--config {config_file} 'run.dir=s3://***@bucket/run'" in capsys.readouterr().err
+
+
+def test_overrides_of_results_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    parse = importlib.import_module("jobs.results").parse
+    words = "--configs a.yaml b=c/d.yaml --seeds 0 7 train.epochs=3 --output x.md run.tables=t"
+    arguments = parse(words.split())
+    assert arguments.configs == ["a.yaml", "b=c/d.yaml"]
+    assert (arguments.seeds, arguments.overrides) == ([0, 7], ["train.epochs=3", "run.tables=t"])
+    assert (arguments.output, arguments.against, arguments.parallel) == ("x.md", None, 1)
+    assert parse(["--configs", "a.yaml"]).seeds == [0, 1, 2]
+
+
 def test_a_bug_is_not_hidden(config_file: str) -> None:
     def broken(config: Config, run: RunFolder) -> None:
         raise ZeroDivisionError

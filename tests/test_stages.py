@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sracl_dist import stages
-from sracl_dist.artifacts import RunFolder
+from sracl_dist.artifacts import TABLE_STAGES, RunFolder
 from sracl_dist.config import Config, parse_config
 from sracl_dist.errors import StageOrderError
-from sracl_dist.stages import STAGES, Stage, StageResult, require_inputs, run_stage, stage_status
+from sracl_dist.stages import STAGES, Stage, StageResult, require_inputs, run_stage, stage_status, stages_up_to
 
 CALLS: list[str] = []
 LOG = {"size": "10"}
@@ -108,6 +108,13 @@ def test_a_new_version_of_the_tables_is_named(run: RunFolder, monkeypatch: pytes
     assert status.reasons == ["its tables have version 1 and this program writes version 2"]
 
 
+def test_settings_that_came_and_went_are_named(run: RunFolder) -> None:
+    finish(FIRST, run)
+    other = Stage(**{**vars(FIRST), "settings": ("neighbours", "evaluate.shard_users", "report.title")})
+    status = stage_status(other, settings("report.title=x"), run)
+    assert status.reasons == ["report.title did not exist and is 'x'", "run.seed no longer matters to it"]
+
+
 def test_a_stage_is_made_anew_when_its_input_was(run: RunFolder) -> None:
     finish(FIRST, run)
     finish(SECOND, run)
@@ -144,6 +151,25 @@ def test_required_inputs_name_a_setting_that_changed_far_upstream(run: RunFolder
         require_inputs(THIRD, settings("run.seed=5"), run)
 
 
+def test_shared_tables_are_made_once_for_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Stage(name="embed", purpose="", function=f"{__name__}:work", settings=("embed",))
+    fitted = Stage(name="train", purpose="", function=f"{__name__}:work", settings=("run.seed",), inputs=("embed",))
+    monkeypatch.setattr(stages, "STAGES", {stage.name: stage for stage in (table, fitted)})
+    runs = [RunFolder(str(tmp_path / str(seed)), str(tmp_path / "tables")) for seed in range(2)]
+    with pytest.raises(StageOrderError, match=rf"not ready in {tmp_path}/tables \(it has not run yet\)"):
+        require_inputs(fitted, settings(), runs[0])
+    finish(table, runs[0])
+    for seed, run in enumerate(runs):
+        config = settings(f"run.seed={seed}")
+        assert stage_status(table, config, run).done
+        require_inputs(fitted, config, run)
+        assert stage_status(fitted, config, run).reasons == ["it has not run yet"]
+        finish(fitted, run, config)
+        assert stage_status(fitted, config, run).done
+    finish(table, runs[1], settings("embed.max_tokens=9"))
+    assert stage_status(fitted, settings(), runs[0]).reasons == ["the stage embed was made anew"]
+
+
 def test_a_stage_that_fails_is_not_done_and_keeps_its_shards_for_the_next_try(run: RunFolder) -> None:
     failing = Stage(**{**vars(FIRST), "function": f"{__name__}:fail"})
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -168,3 +194,17 @@ def test_the_real_stages_read_only_stages_before_them() -> None:
     names = list(STAGES)
     for position, stage in enumerate(STAGES.values()):
         assert all(names.index(name) < position for name in stage.inputs), stage.name
+
+
+def test_shared_tables_are_made_of_shared_tables_only() -> None:
+    assert set(TABLE_STAGES) <= set(STAGES)
+    for name in TABLE_STAGES:
+        assert set(STAGES[name].inputs) <= set(TABLE_STAGES), name
+        assert not [key for key in STAGES[name].settings if key.startswith("run")], "their runs differ in it"
+
+
+def test_stages_up_to_one_are_all_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "STAGES", STAGES)
+    assert stages_up_to("evaluate") == ("prepare", "profile", "embed", "neighbours", "train", "evaluate")
+    assert stages_up_to("prepare") == ("prepare",)
+    assert stages_up_to("report") == tuple(STAGES)

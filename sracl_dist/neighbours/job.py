@@ -25,6 +25,8 @@ SLACK = 8
 MAX_CANDIDATES = 1024
 """Most candidates per part for a row with many equal vectors; beyond that the lowest keys found are taken."""
 QUALITY = "quality.json"
+SAMPLE_SEED = 0
+"""Chooses the rows whose recall is measured; not run.seed, so that runs with other seeds can share the tables."""
 
 Candidates = tuple[NDArray[np.float32], NDArray[np.int64]]
 Query = tuple[NDArray[np.float32], int]
@@ -45,7 +47,7 @@ def build_neighbours(config: Config, run: RunFolder) -> StageResult:
             table = _search_kind(kind, vectors, config.neighbours, run, cluster)
             found = np.stack(table[NEIGHBOURS].to_numpy(zero_copy_only=False))
             settings = config.neighbours
-            quality[kind] = sampled_recall(found, vectors, FIRST_KEY[kind], settings.num_sampled, config.run.seed)
+            quality[kind] = sampled_recall(found, vectors, FIRST_KEY[kind], settings.num_sampled, SAMPLE_SEED)
             if quality[kind]["recall"] < settings.min_recall:
                 raise StageError(
                     f"recall@{settings.num_neighbours} of the {kind} table is {quality[kind]['recall']:.4f}, below "

@@ -2,6 +2,7 @@
 
 import json
 
+from sracl_dist.artifacts import shown_location
 from sracl_dist.config import flatten
 from sracl_dist.config.schema import all_keys
 from sracl_dist.observe import duration
@@ -35,8 +36,9 @@ def settings_section(source: Source) -> Section:
         if value != key.default:
             table.strong_rows.add(len(table.rows))
         default = "" if value == key.default else _shown(key.default)
-        # The location may be a URI with a secret in it.
-        shown = clipped(source.run.shown, 300) if key.name == "run.dir" else _shown(value)
+        if key.name in ("run.dir", "run.tables") and value is not None:
+            value = shown_location(value)  # it may be a URI with a secret in it
+        shown = _shown(value)
         table.rows.append([key.name, shown, default])
     return Section(
         anchor="settings",

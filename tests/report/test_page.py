@@ -205,6 +205,13 @@ def test_a_secret_in_the_location_is_not_shown(config: Config, run: RunFolder) -
     assert "bucket/run" in text
 
 
+def test_a_secret_in_the_location_of_the_tables_is_not_shown(config: Config, run: RunFolder) -> None:
+    config.run.tables = "gs://KEY:SECRET@bucket/tables"
+    text = render(config, run)
+    assert "SECRET" not in text
+    assert "bucket/tables" in text
+
+
 def test_times_and_packages(page: Page) -> None:
     assert "prepare raw log and item texts to sequences, items and id maps items 40, users 60" in page.text
     assert "2030-05-01T10:00:00Z 12s" in page.text
