@@ -18,7 +18,7 @@ from sracl_dist.columns import ITEM_IDS, SCORES, USER_ID
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import StorageError
-from sracl_dist.evaluate.ranking import catalogue_scores, seen_pairs
+from sracl_dist.evaluate.ranking import catalogue_scores
 from sracl_dist.ids import load_item_ids, load_user_ids
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.observe import Progress
@@ -109,12 +109,11 @@ def top_items(
     """
     items: list[NDArray[np.int64]] = []
     scores: list[NDArray[np.float32]] = []
-    for start, scores_BV in catalogue_scores(encoder, histories, device):
+    for _, scores_BV, seen in catalogue_scores(encoder, histories, device):
         num_candidates_B = torch.full((len(scores_BV),), scores_BV.shape[1], device=device)
         if remove_seen:
-            rows_S, columns_S = seen_pairs(histories[start : start + len(scores_BV)], device)
-            scores_BV[rows_S, columns_S] = float("-inf")
-            num_candidates_B -= torch.bincount(rows_S, minlength=len(scores_BV))
+            scores_BV[seen] = float("-inf")
+            num_candidates_B -= torch.bincount(seen[0], minlength=len(scores_BV))
         best = scores_BV.topk(min(num_items, scores_BV.shape[1]), dim=1)
         for count, values, columns in zip(
             num_candidates_B.tolist(), best.values.cpu().numpy(), best.indices.cpu().numpy(), strict=True

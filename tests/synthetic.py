@@ -3,20 +3,25 @@
 Item and user vectors point to the group, so neighbours are members of the same group.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import Manifest, RunFolder
+from sracl_dist.columns import PAD
 from sracl_dist.config import Config, parse_config
 from sracl_dist.data.sequences import Sequences
+from sracl_dist.model.encoders import SequenceEncoder
+from sracl_dist.model.inputs import Batch
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.loop import fit, make_trainer
-from sracl_dist.train.state import BEST, DESCRIPTION, WEIGHTS, Progress
+from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress
 from sracl_dist.train.worker import Worker
 
 NUM_GROUPS = 4
@@ -78,15 +83,34 @@ def with_other_future(sequences: Sequences, seed: int = 1) -> Sequences:
     return replace(sequences, items=np.where(is_future, changed, sequences.items).astype(np.int32))
 
 
-def write_run(location: Path, sequences: Sequences, *, num_neighbours: int = 4) -> RunFolder:
-    """The stages prepare, embed and neighbours as if they had run; rows of all tables are shuffled."""
+def differences(one: Batch, other: Batch) -> list[str]:
+    """Fields in which two batches differ."""
+    names = ["rows.items_T", "rows.lengths_B", *(member.name for member in fields(Batch) if member.name != "rows")]
+    pairs = [(name, attrgetter(name)(one), attrgetter(name)(other)) for name in names]
+    return [name for name, a, b in pairs if not (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b)]
+
+
+def write_run(
+    location: Path,
+    sequences: Sequences,
+    *,
+    num_neighbours: int = 4,
+    user_groups: NDArray[Any] | None = None,
+    item_groups: NDArray[Any] | None = None,
+) -> RunFolder:
+    """The stages prepare, embed and neighbours as if they had run; rows of all tables are shuffled.
+
+    Groups are those of `make_sequences` unless others are given, up to WIDTH.
+    """
     run = RunFolder(str(location))
     random = np.random.default_rng(0)
     _write_prepare(run, sequences)
-    user_groups = np.arange(sequences.num_users) % NUM_GROUPS
-    item_groups = np.arange(sequences.num_items) * NUM_GROUPS // sequences.num_items
+    if user_groups is None:
+        user_groups = np.arange(sequences.num_users) % NUM_GROUPS
+    if item_groups is None:
+        item_groups = np.arange(sequences.num_items) * NUM_GROUPS // sequences.num_items
     for kind, first, groups in (("users", 0, user_groups), ("items", 1, item_groups)):
-        vectors = np.eye(NUM_GROUPS, WIDTH)[groups] + random.normal(0, 0.1, (len(groups), WIDTH))
+        vectors = np.eye(WIDTH)[groups] + random.normal(0, 0.1, (len(groups), WIDTH))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         keys = random.permutation(len(groups))
         half = len(keys) // 2
@@ -107,8 +131,16 @@ def fixed_lists(values: NDArray[Any], kind: pa.DataType) -> pa.FixedSizeListArra
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), kind), values.shape[1])
 
 
+def enlarge(encoder: SequenceEncoder) -> None:
+    """Initial weights are so small, or zero, that a mistake could hide in rounding."""
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        encoder.catalogue.embedding.weight[PAD].zero_()
+
+
 def tables_of(run: RunFolder, sequences: Sequences) -> SemanticTables:
-    return SemanticTables(run=run, num_users=sequences.num_users, num_items=sequences.num_items)
+    return SemanticTables(run=run, sequences=sequences)
 
 
 def _write_prepare(run: RunFolder, sequences: Sequences) -> None:
@@ -149,6 +181,6 @@ def write_best(run: RunFolder, config: Config, sequences: Sequences, scratch: Pa
     for _ in fit(trainer, progress):
         pass
     trainer.save(scratch / "state", progress)
-    for name in (WEIGHTS, DESCRIPTION):
+    for name in (WEIGHTS, ENCODER, DESCRIPTION):
         run.stage("train").write_bytes(BEST + name, (scratch / "state" / name).read_bytes())
     run.stage("train").commit(make_manifest("train", {"epochs": num_epochs}))

@@ -9,6 +9,7 @@ from synthetic import NUM_ITEMS, make_config, make_sequences, write_best, write_
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
+from sracl_dist.model.rows import latest_rows
 from sracl_dist.recommend import make_recommender, top_items
 from sracl_dist.shards import Shard
 from sracl_dist.train.state import load_best_encoder
@@ -31,13 +32,20 @@ def run(tmp_path_factory: pytest.TempPathFactory, sequences: Sequences) -> RunFo
 
 @pytest.mark.parametrize("remove_seen", [True, False])
 @pytest.mark.parametrize("num_items", [5, 40, 1000])
-def test_lists_equal_a_full_sort(run: RunFolder, sequences: Sequences, remove_seen: bool, num_items: int) -> None:
+@pytest.mark.parametrize("repeat_units", [None, 0.3])
+def test_lists_equal_a_full_sort(
+    run: RunFolder, sequences: Sequences, remove_seen: bool, num_items: int, repeat_units: float | None
+) -> None:
     encoder = load_best_encoder(run, NUM_ITEMS, CPU)
+    encoder.repeat_units = None if repeat_units is None else torch.nn.Parameter(torch.tensor(repeat_units))
     histories = [sequences.whole(user) for user in range(sequences.num_users)]
     items, scores = top_items(encoder, histories, num_items, remove_seen=remove_seen, device=CPU)
     for history, own_items, own_scores in zip(histories, items, scores, strict=True):
-        latest = torch.from_numpy(history[-encoder.max_length :].astype(np.int64))[None]
-        all_scores = (encoder(latest)[0, -1] @ encoder.catalogue().T).detach().numpy()
+        table = encoder.catalogue()
+        state = encoder(latest_rows([history], encoder.max_length), table)[-1]
+        all_scores = (state @ table[1:].T).detach().numpy()
+        if encoder.repeat_bias is not None:
+            all_scores[np.unique(history) - 1] += float(encoder.repeat_bias.detach())
         candidates = sorted(set(range(1, NUM_ITEMS + 1)) - (set(history.tolist()) if remove_seen else set()))
         assert len(own_items) == min(num_items, len(candidates))
         assert set(own_items.tolist()) <= set(candidates)

@@ -9,6 +9,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 
 from sracl_dist.config.schema import Key, all_keys, all_sections, in_words
@@ -43,12 +44,13 @@ def reference() -> str:
 
 
 def field_docstrings(owner: type) -> dict[str, str]:
-    """The string below each field of a dataclass."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+    """The string below each field of a dataclass, inherited ones included."""
     texts = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):  # type: ignore[attr-defined]
-        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
-            texts[ast.unparse(statement.target)] = " ".join(ast.literal_eval(following.value).split())
+    for declaring in filter(is_dataclass, reversed(owner.__mro__)):
+        body = ast.parse(textwrap.dedent(inspect.getsource(declaring))).body[0]
+        for statement, following in zip(body.body, body.body[1:], strict=False):  # type: ignore[attr-defined]
+            if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
+                texts[ast.unparse(statement.target)] = " ".join(ast.literal_eval(following.value).split())
     return texts
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 NEUTRAL = "neutral"
 Protocol = Literal["seen_kept", "seen_removed"]
 Similarity = Literal["inner_product", "cosine"]
+SynthesisKind = Literal["learned", "uniform", "sampled"]
+OBJECTIVE_NAMES = ("next_item", "cross_sequence", "intra_sequence", "random_views", "same_target")
 
 
 def neutral(default: Any = MISSING) -> Any:
@@ -30,12 +32,17 @@ class RunConfig:
 
     dir: str = neutral("???")
     """Folder or URI (s3://, gs://) that holds every table of the run."""
+    tables: str | None = neutral(None)
+    """Run folder whose stages prepare, profile, embed and neighbours are read and written instead of those in run.dir;
+    null keeps them there. Many trainings share one set of tables this way."""
     seed: int = 0
-    """Seed of every random choice: sampling, initial weights, batch order, substitutions."""
+    """Seed of every random choice of the training: initial weights, batch order, dropout, substitutions."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         require(bool(self.dir.strip()), "run.dir", self.dir, "name a folder, for example runs/mine")
+        has_tables = self.tables is None or bool(self.tables.strip())
+        require(has_tables, "run.tables", self.tables, "name a run folder, or null to keep the tables in run.dir")
         require(0 <= self.seed < 2**32, "run.seed", self.seed, "use 0 to 4294967295")
 
 
@@ -271,65 +278,154 @@ class ModelConfig:
     """The sequence encoder; paper settings are the defaults."""
 
     encoder: str = "sasrec"
-    """Sequence encoder, by its name in sracl_dist/model/encoders.py."""
+    """Sequence encoder, by its name in sracl_dist/model/encoders/: sasrec, gru4rec or hstu."""
     width: int = 64
     """Width D of item embeddings and hidden states."""
     num_layers: int = 2
-    """Transformer layers."""
+    """Layers of the encoder."""
     num_heads: int = 2
     """Attention heads; must divide width."""
     feedforward_width: int = 256
-    """Width of the feed-forward layer."""
+    """sasrec: width of the feed-forward layer; gru4rec: width of the recurrent state."""
+    norm: Literal["post", "pre"] = "post"
+    """sasrec: layer norm behind each block, as in the paper, or before it."""
     dropout: float = 0.5
-    """Dropout on embeddings, attention weights and hidden states."""
+    """Dropout on embeddings and hidden states, and on the weights of the synthesis."""
+    attention_dropout: float = 0.5
+    """sasrec: dropout on attention weights."""
     max_length: int = 20
     """Longest history the encoder sees."""
+    item_text: bool = False
+    """Add a projection of the item's text vector to its embedding; an item never seen in training takes the embedding
+    of its nearest item by meaning."""
+    repeat_bias: bool = False
+    """Learn a number that is added to the score of every item that is in the history already."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         for name in ("width", "num_layers", "num_heads", "feedforward_width", "max_length"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "use 1 or more")
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "use 0 or more and below 1")
+        for name in ("dropout", "attention_dropout"):
+            require(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "use 0 or more and below 1")
         divides = self.width % self.num_heads == 0
         require(divides, "model.num_heads", self.num_heads, f"use a divisor of model.width={self.width}")
 
 
 @dataclass(kw_only=True)
-class CrossSequenceConfig:
-    """Contrast of a user with the weighted mean of its nearest users."""
+class NextItemConfig:
+    """Prediction of the next item."""
 
-    weight: float = 0.1
-    """Weight alpha of this term in the loss."""
-    similarity: Similarity = "cosine"
-    """How two states are compared; the paper uses inner_product (measured in docs/method.md)."""
-    temperature: float = 0.2
-    """Divides the similarities; the reference uses 1 with the inner product."""
+    softmax: Literal["full", "sampled"] = "full"
+    """Whether the softmax runs over the whole catalogue, or over the target and a sample shared by all positions."""
+    num_sampled: int = 2048
+    """sampled: items drawn in every step."""
+    sampling_power: float = 0.5
+    """sampled: items are drawn in proportion to their training interactions to this power; 0 draws uniformly."""
+    horizon: int = 1
+    """full: so many of the items that follow are targets of a position, not only the next one."""
+    horizon_discount: float = 0.5
+    """Each further target weighs this much of the one before it."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
-        require(self.weight >= 0, "objectives.cross_sequence.weight", self.weight, "use 0 or more")
-        require(self.temperature > 0, "objectives.cross_sequence.temperature", self.temperature, "use above 0")
+        require(self.num_sampled >= 1, "objectives.next_item.num_sampled", self.num_sampled, "use 1 or more")
+        power = self.sampling_power
+        require(0 <= power <= 1, "objectives.next_item.sampling_power", power, "use 0 to 1")
+        horizon, discount = self.horizon, self.horizon_discount
+        require(horizon >= 1, "objectives.next_item.horizon", horizon, "use 1 or more")
+        full = horizon == 1 or self.softmax == "full"
+        require(full, "objectives.next_item.horizon", horizon, "use 1 with softmax=sampled")
+        require(0 < discount <= 1, "objectives.next_item.horizon_discount", discount, "use above 0 and at most 1")
 
 
 @dataclass(kw_only=True)
-class IntraSequenceConfig:
-    """Contrast of two views of a history in which items are replaced by near ones."""
+class ContrastConfig:
+    """What all contrastive terms have in common."""
 
     weight: float = 0.1
-    """Weight beta of this term in the loss."""
+    """Weight of this term in the loss."""
     similarity: Similarity = "cosine"
-    """How two states are compared; the paper uses inner_product (measured in docs/method.md)."""
+    """How two states are compared; the paper uses inner_product (measured in docs/results.md)."""
     temperature: float = 0.2
     """Divides the similarities; the reference uses 1 with the inner product."""
+
+    def check_contrast(self, name: str) -> None:
+        """Raise ValueError for an impossible value."""
+        require(self.weight >= 0, f"objectives.{name}.weight", self.weight, "use 0 or more")
+        require(self.temperature > 0, f"objectives.{name}.temperature", self.temperature, "use above 0")
+
+
+@dataclass(kw_only=True)
+class CrossSequenceConfig(ContrastConfig):
+    """Contrast of a user with the weighted mean of its nearest users; `weight` is the paper's alpha."""
+
+    num_neighbours: int = 10
+    """Nearest users that are used, at most neighbours.num_neighbours (k)."""
+    neighbours: Literal["semantic", "random"] = "semantic"
+    """random: other users in their place, drawn once (the paper's ablation without retrieval)."""
+    synthesis: SynthesisKind = "learned"
+    """Weights of the neighbours: learned, all alike, or one neighbour drawn each time (the paper's ablation)."""
+    neighbour_states: Literal["bank", "encoded"] = "bank"
+    """bank: each user's state when last trained, without gradient; encoded: made in the step, as in the reference."""
+    negatives: Literal["synthesised", "all"] = "synthesised"
+    """synthesised: the other users' positives, as in the paper; all: their own states too, as in the reference."""
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible value."""
+        self.check_contrast("cross_sequence")
+        num = self.num_neighbours
+        require(num >= 1, "objectives.cross_sequence.num_neighbours", num, "use 1 or more")
+
+
+@dataclass(kw_only=True)
+class IntraSequenceConfig(ContrastConfig):
+    """Contrast of two views of a history in which items are replaced by near ones; `weight` is the paper's beta."""
+
+    weight: float = 0.05
+    """Weight of this term in the loss."""
+    temperature: float = 1.0
+    """Divides the similarities; lower ones hold the next item back (measured in docs/results.md)."""
+    num_neighbours: int = 10
+    """Nearest items that may replace one, at most neighbours.num_neighbours (k)."""
+    neighbours: Literal["semantic", "random"] = "semantic"
+    """random: other items in their place, drawn once (the paper's ablation without retrieval)."""
     replacement_rate: float = 0.2
     """Probability that an item is replaced by a random member of its neighbour list."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
-        require(self.weight >= 0, "objectives.intra_sequence.weight", self.weight, "use 0 or more")
-        require(self.temperature > 0, "objectives.intra_sequence.temperature", self.temperature, "use above 0")
-        rate = self.replacement_rate
+        self.check_contrast("intra_sequence")
+        num, rate = self.num_neighbours, self.replacement_rate
+        require(num >= 1, "objectives.intra_sequence.num_neighbours", num, "use 1 or more")
         require(0 <= rate <= 1, "objectives.intra_sequence.replacement_rate", rate, "use 0 to 1")
+
+
+@dataclass(kw_only=True)
+class RandomViewsConfig(ContrastConfig):
+    """Contrast of two random views of a history (CL4SRec); the shares are those of its authors."""
+
+    crop_share: float = 0.6
+    """Share of the items that a cropped view keeps."""
+    mask_share: float = 0.3
+    """Share of the items that a masked view hides."""
+    reorder_share: float = 0.6
+    """Share of the items, in one stretch, that a reordered view shuffles."""
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible value."""
+        self.check_contrast("random_views")
+        for name in ("crop_share", "mask_share", "reorder_share"):
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"objectives.random_views.{name}", share, "use 0 to 1")
+
+
+@dataclass(kw_only=True)
+class SameTargetConfig(ContrastConfig):
+    """Contrast of a prefix with another one that has the same next item (DuoRec)."""
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible value."""
+        self.check_contrast("same_target")
 
 
 @dataclass(kw_only=True)
@@ -337,15 +433,22 @@ class ObjectivesConfig:
     """The terms of the loss."""
 
     terms: list[str] = field(default_factory=lambda: ["next_item", "cross_sequence", "intra_sequence"])
-    """Terms that are trained, by their names in sracl_dist/model/objectives.py; next_item alone is the backbone."""
+    """Terms that are trained, by their names in sracl_dist/model/objectives/: next_item (alone the backbone),
+    cross_sequence, intra_sequence (with it SRA-CL), random_views (CL4SRec), same_target (DuoRec)."""
+    next_item: NextItemConfig = field(default_factory=NextItemConfig)
+    """Settings of the term next_item."""
     cross_sequence: CrossSequenceConfig = field(default_factory=CrossSequenceConfig)
     """Settings of the term cross_sequence."""
     intra_sequence: IntraSequenceConfig = field(default_factory=IntraSequenceConfig)
     """Settings of the term intra_sequence."""
+    random_views: RandomViewsConfig = field(default_factory=RandomViewsConfig)
+    """Settings of the term random_views."""
+    same_target: SameTargetConfig = field(default_factory=SameTargetConfig)
+    """Settings of the term same_target."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
-        known = ("next_item", "cross_sequence", "intra_sequence")
+        known = OBJECTIVE_NAMES
         ok = bool(self.terms) and set(self.terms) <= set(known) and len(set(self.terms)) == len(self.terms)
         require(ok, "objectives.terms", self.terms, f"list each at most once, out of {', '.join(known)}")
         require("next_item" in self.terms, "objectives.terms", self.terms, "include next_item")
@@ -367,9 +470,21 @@ class TrainConfig:
     """Rows (histories of at most model.max_length items) in one step over all workers together; the paper's 256
     examples are targets, of which 64 rows hold about 350 on its data."""
     learning_rate: float = 1e-3
-    """Learning rate of Adam."""
+    """Highest learning rate of Adam."""
+    warmup_epochs: float = 0.0
+    """The learning rate rises linearly from 0 over so many epochs."""
+    decay: Literal["none", "cosine", "linear"] = "none"
+    """How the learning rate falls from its highest value to 0 at the end of train.epochs."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay of the matrices of the encoder; biases, norms and positions have none."""
+    embedding_weight_decay: float = 0.0
+    """Decoupled weight decay of the item embeddings."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of products in training: on a CPU those with the catalogue, on a GPU all of them; weights, sums and
+    evaluation stay float32."""
+    examples: Literal["histories", "prefixes"] = "histories"
+    """histories: a row per history, every position an example; prefixes: the reference's way, every prefix a padded row
+    of its own with 3 + k encoder passes more, at a multiple of the cost, with train.batch_rows prefixes per step."""
     max_gradient_norm: float | None = 5.0
     """Gradients are scaled down to this norm; null leaves them."""
     num_workers: int = neutral(1)
@@ -388,7 +503,8 @@ class TrainConfig:
         metrics = [f"{name}@{cutoff}" for name in ("hr", "ndcg") for cutoff in (5, 10, 20)] + ["mrr"]
         require(self.metric in metrics, "train.metric", self.metric, f"use one of {', '.join(metrics)}")
         require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "use above 0")
-        require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "use 0 or more")
+        for name in ("warmup_epochs", "weight_decay", "embedding_weight_decay"):
+            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "use 0 or more")
         norm = self.max_gradient_norm
         require(norm is None or norm > 0, "train.max_gradient_norm", norm, "use above 0, or null")
         require(self.gpus_per_worker in (0, 1), "train.gpus_per_worker", self.gpus_per_worker, "use 0 or 1")
@@ -461,3 +577,28 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     recommend: RecommendConfig = field(default_factory=RecommendConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+
+    def check(self) -> None:
+        """Raise ValueError for settings that do not go together."""
+        learned = not (self.model.repeat_bias and self.objectives.next_item.softmax == "sampled")
+        require(learned, "model.repeat_bias", True, "use false with objectives.next_item.softmax=sampled")
+        if self.train.examples == "prefixes":
+            self._check_prefixes()
+
+    def _check_prefixes(self) -> None:
+        """The reference's way of training has none of what came after it."""
+        next_item, cross_sequence = self.objectives.next_item, self.objectives.cross_sequence
+        needed: list[tuple[str, object, object]] = [
+            ("train.num_workers", self.train.num_workers, 1),
+            ("train.precision", self.train.precision, "float32"),
+            ("model.repeat_bias", self.model.repeat_bias, False),
+            ("objectives.next_item.softmax", next_item.softmax, "full"),
+            ("objectives.next_item.horizon", next_item.horizon, 1),
+        ]
+        terms, known = self.objectives.terms, OBJECTIVE_NAMES[:3]
+        if "cross_sequence" in terms:
+            needed.append(("objectives.cross_sequence.neighbour_states", cross_sequence.neighbour_states, "encoded"))
+        for key, value, wanted in needed:
+            require(value == wanted, key, value, f"use {str(wanted).lower()} with train.examples=prefixes")
+        mend = f"use only {', '.join(known)} with train.examples=prefixes"
+        require(set(terms) <= set(known), "objectives.terms", terms, mend)

@@ -65,6 +65,13 @@ class Sequences:
         users = np.flatnonzero((num_in_split > 0) & (context > 0)).astype(np.int64)
         return users, self.items[self.offsets[users] + context[users]]
 
+    def training_counts(self) -> NDArray[np.int64]:
+        """[V + 1]: training interactions of every item, 0 for PAD."""
+        lengths = np.diff(self.offsets)
+        position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], lengths)
+        training = self.items[position < np.repeat(self.num_train, lengths)]
+        return np.bincount(training, minlength=self.num_items + 1)
+
     def _num_context(self, split: Split) -> NDArray[np.int32]:
         return self.num_train if split == "validation" else self.num_train + self.num_validation
 

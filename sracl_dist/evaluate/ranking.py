@@ -13,10 +13,8 @@ from torch import Tensor
 
 from sracl_dist.errors import StageError
 from sracl_dist.model.encoders import SequenceEncoder
-from sracl_dist.model.inputs import last_states, right_padded
-
-SCORES_PER_CHUNK = 8_000_000
-"""Scores held at a time, 32 MB; the chunk's rows follow from the catalogue alone, so that results do too."""
+from sracl_dist.model.rows import latest_rows
+from sracl_dist.model.softmax import chunks
 
 NOT_NUMBERS = "The model yields scores that are not numbers; train again with a lower train.learning_rate."
 
@@ -42,9 +40,8 @@ def rank_targets(
         StageError: a score is not a number.
     """
     kept, removed = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    for start, scores_BV in catalogue_scores(encoder, contexts, device):
-        rows = slice(start, start + len(scores_BV))
-        kept_B, removed_B = _rank_chunk(scores_BV, contexts[rows], targets[rows])
+    for start, scores_BV, seen in catalogue_scores(encoder, contexts, device):
+        kept_B, removed_B = _rank_chunk(scores_BV, seen, targets[start : start + len(scores_BV)])
         kept.append(kept_B)
         removed.append(removed_B)
     return Ranks(seen_kept=np.concatenate(kept), seen_removed=np.concatenate(removed))
@@ -53,43 +50,48 @@ def rank_targets(
 @torch.no_grad()
 def catalogue_scores(
     encoder: SequenceEncoder, contexts: Sequence[NDArray[np.int32]], device: torch.device
-) -> Iterator[tuple[int, Tensor]]:
-    """Scores [B, V] of items 1..V after each context, chunk by chunk, each with the index of its first row.
+) -> Iterator[tuple[int, Tensor, tuple[Tensor, Tensor]]]:
+    """Scores [B, V] of items 1..V after each context, chunk by chunk.
+
+    Yields:
+        index of the chunk's first row; scores; row [S] and column [S] of every item that a context holds.
 
     Raises:
         StageError: a score is not a number.
     """
     was_training = encoder.training
     encoder.eval()
-    chunk_rows = max(1, min(1024, SCORES_PER_CHUNK // encoder.num_items))
+    table_VD = encoder.catalogue()
     try:
-        for start in range(0, len(contexts), chunk_rows):
-            items_BL, lengths_B = right_padded(contexts[start : start + chunk_rows], encoder.max_length)
-            states_BD = last_states(encoder(items_BL.to(device)), lengths_B.to(device))
-            scores_BV = states_BD @ encoder.catalogue().T
-            if bool(scores_BV.isnan().any()):
+        for piece in chunks(len(contexts), len(table_VD), device):
+            chunk = contexts[piece]
+            rows, seen = latest_rows(chunk, encoder.max_length).to(device), seen_pairs(chunk, device)
+            scores_BV = encoder.scores(encoder(rows, table_VD)[rows.last_B], table_VD, seen)
+            # A sum is a number only if all of its terms are, and takes one pass without a copy.
+            if not bool(scores_BV.sum().isfinite()):
                 raise StageError(NOT_NUMBERS)
-            yield start, scores_BV
+            yield piece.start, scores_BV, seen
     finally:
         encoder.train(was_training)
 
 
 def seen_pairs(contexts: Sequence[NDArray[np.int32]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Row [S] and column [S] in a score matrix of every item that a row's context holds, each pair once."""
-    pairs = [(index, np.unique(context)) for index, context in enumerate(contexts)]
-    rows = np.repeat(np.arange(len(pairs)), [len(items) for _, items in pairs])
-    columns = np.concatenate([np.zeros(0, np.int64), *(items.astype(np.int64) for _, items in pairs)]) - 1
-    return torch.from_numpy(rows).to(device), torch.from_numpy(columns).to(device)
+    items = np.concatenate([np.zeros(0, np.int64), *contexts]).astype(np.int64)
+    width = int(items.max(initial=0)) + 1
+    pairs = np.unique(np.repeat(np.arange(len(contexts)), [len(context) for context in contexts]) * width + items)
+    return torch.from_numpy(pairs // width).to(device), torch.from_numpy(pairs % width - 1).to(device)
 
 
 def _rank_chunk(
-    scores_BV: Tensor, contexts: Sequence[NDArray[np.int32]], targets: NDArray[np.int32]
+    scores_BV: Tensor, seen: tuple[Tensor, Tensor], targets: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     targets_B = torch.from_numpy(targets.astype(np.int64) - 1).to(scores_BV.device)
     target_scores_B = scores_BV.gather(1, targets_B[:, None]).squeeze(1)
     # The target reaches its own score, which makes the 1 of the rank.
-    kept_B = (scores_BV >= target_scores_B[:, None]).sum(dim=1)
-    rows_S, columns_S = seen_pairs(contexts, scores_BV.device)
+    # Counting in int64, which is the default, takes seven times as long.
+    kept_B = (scores_BV >= target_scores_B[:, None]).sum(dim=1, dtype=torch.int32)
+    rows_S, columns_S = seen
     is_target_S = columns_S == targets_B[rows_S]
     ahead_S = (scores_BV[rows_S, columns_S] >= target_scores_B[rows_S]) & ~is_target_S
     removed_B = kept_B - torch.bincount(rows_S[ahead_S], minlength=len(kept_B))

@@ -24,7 +24,7 @@ def slice_metrics(
 ) -> dict[str, list[dict[str, Any]]]:
     """For each way of grouping a list of groups, each with its name, num_users and metrics under both protocols."""
     lengths_U = length_groups(sequences.num_train[users_U])
-    popularity_U = popularity_groups(training_counts(sequences))[targets_U]
+    popularity_U = popularity_groups(sequences.training_counts())[targets_U]
     return {
         "num_training_items": _groups(LENGTHS, lengths_U, ranks, sequences.num_items),
         "target_popularity": _groups(POPULARITIES, popularity_U, ranks, sequences.num_items),
@@ -34,14 +34,6 @@ def slice_metrics(
 def length_groups(num_train_U: NDArray[np.int32]) -> NDArray[np.int64]:
     """Index into LENGTHS for each number of training items."""
     return np.digitize(num_train_U, [7, 11])
-
-
-def training_counts(sequences: Sequences) -> NDArray[np.int64]:
-    """[V + 1]: training interactions of every item, 0 for PAD."""
-    lengths_U = np.diff(sequences.offsets)
-    position = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], lengths_U)
-    training = sequences.items[position < np.repeat(sequences.num_train, lengths_U)]
-    return np.bincount(training, minlength=sequences.num_items + 1)
 
 
 def popularity_groups(counts_V: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,35 +1,37 @@
-"""What the model reads: histories of different lengths as one tensor, and the batch of a training step.
+"""The batch of a training step.
 
-B rows of this worker, L positions, D width, G histories of all workers.
+B rows of this worker, T items of all its rows together, H histories of this worker, G of all workers,
+M chosen places, R pairs of a chosen place and an item before it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sracl_dist.columns import PAD
+from sracl_dist.model.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """This worker's part of a training step, and what it must know of the other workers' parts."""
 
-    items_BL: Tensor
-    """Item ids, int64, PAD on the right."""
-    targets_BL: Tensor
-    """The item after each position, PAD where it is not trained here."""
-    lengths_B: Tensor
-    """Items per row, at least 1."""
+    rows: Rows
+    """Histories, or windows of long ones."""
+    targets_T: Tensor
+    """The item after each item, PAD where it is not trained here."""
+    places_B: Tensor
+    """Place of each row's first item among the items of all users; int64, in the CPU's memory."""
     histories_H: Tensor
-    """Rows that end their user's training history, ascending; their last state is the user's state."""
+    """Rows that end their user's training history, ascending; in the CPU's memory. Their last state is the user's."""
     history_users_G: Tensor
     """Users of such rows of all workers, in the order of the ranks."""
     histories_per_rank: tuple[int, ...]
     """How many of them each worker has."""
+    rows_with_targets_per_rank: tuple[int, ...]
+    """How many rows with a trained target each worker has."""
     rank: int
     """This worker."""
     num_targets: int
@@ -41,36 +43,39 @@ class Batch:
         return self.history_users_G[start : start + self.histories_per_rank[self.rank]]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on `device`."""
+        """The same batch with what the model computes with on `device`."""
         return replace(
             self,
-            items_BL=self.items_BL.to(device),
-            targets_BL=self.targets_BL.to(device),
-            lengths_B=self.lengths_B.to(device),
-            histories_H=self.histories_H.to(device),
+            rows=self.rows.to(device),
+            targets_T=self.targets_T.to(device),
             history_users_G=self.history_users_G.to(device),
         )
 
+    def later_targets(self, places_M: Tensor, num_later: int) -> Tensor:
+        """Targets [M, num_later] behind the target of each of the places in its row, PAD where none follows."""
+        num = len(self.targets_T)
+        row_T = torch.arange(len(self.rows)).repeat_interleave(self.rows.lengths_B).to(self.rows.device)
+        ahead_MF = places_M[:, None] + torch.arange(1, num_later + 1, device=self.rows.device)
+        inside_MF = ahead_MF.clamp(max=num - 1)
+        is_there_MF = (ahead_MF < num) & (row_T[inside_MF] == row_T[places_M, None])
+        return torch.where(is_there_MF, self.targets_T[inside_MF], PAD)
 
-def right_padded(histories: Sequence[NDArray[np.int32]], max_length: int) -> tuple[Tensor, Tensor]:
-    """The latest `max_length` items of every history, oldest first, filled up with PAD on the right.
+    def seen_before(self, places_M: Tensor) -> tuple[Tensor, Tensor]:
+        """The items that each of the places and those before it in its row hold.
 
-    Padding on the right keeps it out of every real position's past, so that a causal mask alone hides it; the tensor
-    is only as wide as the longest row needs.
-
-    Returns:
-        items_BL int64, and lengths_B int64 (0 for an empty history).
-    """
-    cut = [history[-max_length:] for history in histories]
-    lengths_B = np.fromiter((len(row) for row in cut), dtype=np.int64, count=len(cut))
-    width = int(lengths_B.max(initial=1))
-    items_BL = np.full((len(cut), width), PAD, dtype=np.int64)
-    if len(cut):
-        items_BL[np.arange(width) < lengths_B[:, None]] = np.concatenate(cut)
-    return torch.from_numpy(items_BL), torch.from_numpy(lengths_B)
-
-
-def last_states(states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
-    """States [B, D] at every row's last item; lengths are at least 1."""
-    rows_B = torch.arange(len(lengths_B), device=states_BLD.device)
-    return states_BLD[rows_B, lengths_B - 1]
+        Returns:
+            index [R] into `places_M`, ascending, and item id [R]; no pair twice.
+        """
+        items_T = self.rows.items_T.cpu().numpy()
+        row_T = np.repeat(np.arange(len(self.rows)), self.rows.lengths_B.numpy())
+        _, first = np.unique(np.stack([row_T, items_T]), axis=1, return_index=True)
+        is_first_T = np.zeros(len(items_T), dtype=bool)
+        is_first_T[first] = True
+        places = places_M.cpu().numpy()
+        starts = self.rows.starts_B.numpy()[row_T[places]]
+        lengths = places - starts + 1
+        chosen_R = np.repeat(np.arange(len(places)), lengths)
+        place_R = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        kept = is_first_T[place_R]
+        pairs = torch.from_numpy(chosen_R[kept]), torch.from_numpy(items_T[place_R[kept]])
+        return pairs[0].to(self.rows.device), pairs[1].to(self.rows.device)

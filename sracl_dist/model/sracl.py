@@ -1,8 +1,9 @@
 """The recommender in training: one encoder and the terms of its loss.
 
-B rows, L positions, D width.
+T items of all rows together, D width, V catalogue.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -11,28 +12,22 @@ from torch import Tensor, nn
 from sracl_dist.config import Config
 from sracl_dist.model.encoders import build_encoder
 from sracl_dist.model.inputs import Batch
-from sracl_dist.model.objectives import OBJECTIVES, Objective
+from sracl_dist.model.objectives import OBJECTIVES, Encoded, Objective
+from sracl_dist.model.rows import Rows
 from sracl_dist.model.tables import SemanticTables
 
 TOTAL = "total"
 
 
-class SraCl(nn.Module):
-    """L = L_next + alpha L_cross + beta L_intra, or the terms in objectives.terms (equation 6 of the paper)."""
+class Recommender(nn.Module):
+    """What is learned and remembered: an encoder and the terms in objectives.terms, whatever a step makes of them."""
 
     def __init__(self, config: Config, tables: SemanticTables) -> None:
         super().__init__()
-        self.encoder = build_encoder(config.model, tables.num_items)
+        self.encoder = build_encoder(config.model, tables)
         self.objectives = nn.ModuleDict(
             {name: OBJECTIVES[name].build(config, tables) for name in config.objectives.terms}
         )
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """This worker's share of every term by name, unweighted, and of their weighted sum under `total`."""
-        states_BLD = self.encoder(batch.items_BL)
-        terms = {name: term(batch, self.encoder, states_BLD) for name, term in self.objectives.items()}
-        weighted = [cast(Objective, self.objectives[name]).weight * value for name, value in terms.items()]
-        return terms | {TOTAL: torch.stack(weighted).sum()}
 
     def weights(self) -> dict[str, Tensor]:
         """What is learned, by name."""
@@ -42,3 +37,33 @@ class SraCl(nn.Module):
         """What is remembered between steps but not learned, by name: the bank of users' states."""
         learned = self.weights().keys()
         return {name: value for name, value in self.state_dict().items() if name not in learned}
+
+    def with_total(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The terms, and their weighted sum under `total`."""
+        weighted = [self.objective(name).weight * value for name, value in terms.items()]
+        return {**terms, TOTAL: torch.stack(weighted).sum()}
+
+    def objective(self, name: str) -> Objective:
+        """The term with this name."""
+        return cast(Objective, self.objectives[name])
+
+
+class SraCl(Recommender):
+    """L = L_next + alpha L_cross + beta L_intra, or the terms in objectives.terms (equation 6 of the paper)."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """This worker's share of every term by name, unweighted, and of their weighted sum under `total`.
+
+        The batch's rows and all views that the terms ask for pass through the encoder together.
+        """
+        views = {name: self.objective(name).views(batch) for name in self.objectives}
+        parts = [batch.rows, *(view.rows for view in views.values())]
+        table_VD = self.encoder.catalogue()
+        states = self.encoder(Rows.concatenate(parts), table_VD).split([len(part.items_T) for part in parts])
+        terms = {}
+        for (name, view), view_states_TD in zip(views.items(), states[1:], strict=True):
+            encoded = Encoded(
+                encoder=self.encoder, table_VD=table_VD, states_TD=states[0], view_states_TD=view_states_TD
+            )
+            terms[name] = self.objectives[name](batch, view, encoded)
+        return self.with_total(terms)

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sracl_dist.columns import MISSING
-from sracl_dist.model.encoders import INITIAL_STD
+from sracl_dist.config.sections import SynthesisKind
+from sracl_dist.model.catalogue import INITIAL_STD
+from sracl_dist.model.dropout import Dropout
 
 LEAKY_SLOPE = 0.2
 """Slope of LeakyReLU below zero, as in graph attention networks and the reference."""
@@ -41,15 +43,21 @@ class StateBank(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """w = softmax over neighbours u' of LeakyReLU(a^T [W p_u ; W p_u']), and h+ = sum of w h_u'."""
+    """h+ = sum of w h_u' over the neighbours u', with w of one of three kinds.
 
-    def __init__(self, profile_width: int, width: int, dropout: float) -> None:
+    learned: w = softmax over u' of LeakyReLU(a^T [W p_u ; W p_u']). uniform: all neighbours alike. sampled: one
+    neighbour, drawn anew each time (the paper's ablation without learning).
+    """
+
+    def __init__(self, profile_width: int, width: int, dropout: float, kind: SynthesisKind) -> None:
         super().__init__()
-        self.project = nn.Linear(profile_width, width, bias=False)
-        self.attend = nn.Parameter(torch.empty(2, width))
-        self.dropout = nn.Dropout(dropout)
-        nn.init.xavier_uniform_(self.project.weight)
-        nn.init.normal_(self.attend, std=INITIAL_STD)
+        self.kind = kind
+        self.dropout = Dropout(dropout if kind == "learned" else 0.0)
+        if kind == "learned":
+            self.project = nn.Linear(profile_width, width, bias=False)
+            self.attend = nn.Parameter(torch.empty(2, width))
+            nn.init.xavier_uniform_(self.project.weight)
+            nn.init.normal_(self.attend, std=INITIAL_STD)
 
     def weights(self, own_MP: Tensor, others_MKP: Tensor, known_MK: Tensor) -> Tensor:
         """Weights [M, K] of each user's neighbours; they sum to 1 over the known ones and are 0 elsewhere.
@@ -59,6 +67,11 @@ class Synthesis(nn.Module):
             others_MKP: profile vectors p_u' of the neighbours.
             known_MK: which neighbours count; at least one per user.
         """
+        if self.kind == "sampled":
+            drawn_MK = torch.rand(known_MK.shape, device=known_MK.device).masked_fill(~known_MK, -1.0)
+            return F.one_hot(drawn_MK.argmax(dim=1), known_MK.shape[1]).float()
+        if self.kind == "uniform":
+            return known_MK.float() / known_MK.sum(dim=1, keepdim=True)
         own_M = self.project(own_MP) @ self.attend[0]
         others_MK = self.project(others_MKP) @ self.attend[1]
         scores_MK = F.leaky_relu(own_M[:, None] + others_MK, LEAKY_SLOPE)
@@ -67,4 +80,4 @@ class Synthesis(nn.Module):
     def forward(self, own_MP: Tensor, others_MKP: Tensor, known_MK: Tensor, states_MKD: Tensor) -> Tensor:
         """Synthesised states h+ [M, D] out of the neighbours' states; arguments as in `weights`."""
         weights_MK = self.dropout(self.weights(own_MP, others_MKP, known_MK))
-        return (weights_MK[:, None, :] @ states_MKD).squeeze(1)
+        return (weights_MK[:, None, :] @ states_MKD.to(weights_MK.dtype)).squeeze(1)

@@ -1,6 +1,6 @@
-"""What the objectives read beside the histories: neighbour tables and profile vectors as arrays indexed by id.
+"""What the model reads beside a batch: neighbour tables, vectors and training histories, indexed by id.
 
-V catalogue, U users, K neighbours, P width of the profile vectors.
+V catalogue, U users, K neighbours, P width of the vectors, M training positions asked for, N items of all users.
 """
 
 from dataclasses import dataclass
@@ -9,20 +9,32 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, VECTOR
+from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
+from sracl_dist.model.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticTables:
-    """Tables of the stages embed and neighbours, each read when it is first asked for."""
+    """Tables of the stages embed and neighbours, each read when it is first asked for, and the training histories."""
 
     run: RunFolder
-    num_users: int
-    num_items: int
+    sequences: Sequences
+
+    @property
+    def num_users(self) -> int:
+        """Number of users U."""
+        return self.sequences.num_users
+
+    @property
+    def num_items(self) -> int:
+        """Catalogue size V."""
+        return self.sequences.num_items
 
     @cached_property
     def item_neighbours(self) -> NDArray[np.int32]:
@@ -58,12 +70,97 @@ class SemanticTables:
         Raises:
             StorageError: the table does not have every user once, or holds values that are no numbers.
         """
-        folder, name = self.run.stage("embed"), "users/"
+        return self._vectors("users", 0, self.num_users)
+
+    @cached_property
+    def item_vectors(self) -> NDArray[np.float32]:
+        """[V + 1, P]: unit vector of every item's text; the row of PAD is zero.
+
+        Raises:
+            StorageError: the table does not have every item once, or holds values that are no numbers.
+        """
+        found_VP = self._vectors("items", 1, self.num_items)
+        return np.concatenate([np.zeros((1, found_VP.shape[1]), np.float32), found_VP])
+
+    def _vectors(self, kind: str, first: int, num: int) -> NDArray[np.float32]:
+        folder, name = self.run.stage("embed"), f"{kind}/"
         table = folder.read_shards(name, [KEY, VECTOR])
-        found_UP = _by_key(folder, name, table, VECTOR, 0, self.num_users).astype(np.float32)
-        if not np.isfinite(found_UP).all():
+        found_NP = _by_key(folder, name, table, VECTOR, first, num).astype(np.float32)
+        if not np.isfinite(found_NP).all():
             raise StorageError(f"{folder.path(name)} holds vectors that are not finite; run jobs/embed.py again.")
-        return found_UP
+        return found_NP
+
+    @cached_property
+    def training_counts(self) -> NDArray[np.int64]:
+        """[V + 1]: training interactions of every item, 0 for PAD."""
+        return self.sequences.training_counts()
+
+    def latest_training_rows(self, users: NDArray[np.int64], max_length: int) -> Rows:
+        """The latest training items of each user, who has at least one."""
+        stops = self.sequences.offsets[users] + self.sequences.num_train[users]
+        return self._rows(stops, np.minimum(self.sequences.num_train[users], max_length))
+
+    def rows_before(self, places_M: NDArray[np.int64], max_length: int) -> Rows:
+        """The latest items of the same user before each place among the items of all users, at least one."""
+        users_M = np.searchsorted(self.sequences.offsets, places_M, side="right") - 1
+        return self._rows(places_M, np.minimum(places_M - self.sequences.offsets[users_M], max_length))
+
+    def same_target_places(self, places_M: NDArray[np.int64], draws_M: NDArray[np.float64]) -> NDArray[np.int64]:
+        """For each training target another one that is the same item, or itself where there is no other.
+
+        Args:
+            places_M: places of the targets among the items of all users.
+            draws_M: random numbers in [0, 1), one for each choice.
+        """
+        places_N, first_V = self._targets_by_item
+        items_M = self.sequences.items[places_M]
+        first_M, num_M = first_V[items_M], first_V[items_M + 1] - first_V[items_M]
+        chosen_M = first_M + np.minimum((draws_M * (num_M - 1)).astype(np.int64), np.maximum(num_M - 2, 0))
+        # The own place is skipped, so that each of the others is as likely as the next.
+        own_M = first_M + _place_in_groups(places_N, first_M, num_M, places_M)
+        return places_N[np.where((num_M > 1) & (chosen_M >= own_M), chosen_M + 1, chosen_M)]
+
+    @cached_property
+    def _targets_by_item(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of all training targets, item by item, ascending within; and where each item's begin."""
+        sequences = self.sequences
+        position_N = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], np.diff(sequences.offsets))
+        is_target_N = (position_N > 0) & (position_N < np.repeat(sequences.num_train, np.diff(sequences.offsets)))
+        places_N = np.flatnonzero(is_target_N)
+        items_N = sequences.items[places_N]
+        first_V = np.concatenate([[0], np.cumsum(np.bincount(items_N, minlength=self.num_items + 1))])
+        return places_N[np.argsort(items_N, kind="stable")], first_V
+
+    def _rows(self, stops: NDArray[np.int64], lengths: NDArray[np.integer]) -> Rows:
+        lengths = lengths.astype(np.int64)
+        shift = np.repeat(stops - np.cumsum(lengths), lengths)
+        items = self.sequences.items[np.arange(int(lengths.sum())) + shift]
+        return Rows(items_T=torch.from_numpy(items.astype(np.int64)), lengths_B=torch.from_numpy(lengths))
+
+
+def random_others(table_NK: NDArray[np.int32], first: int, num: int, seed: int) -> NDArray[np.int32]:
+    """A table of the same form with random ids first .. first + num - 1 for those that are there, drawn once.
+
+    Row n belongs to the id n and does not name it.
+    """
+    ids_N1 = np.arange(len(table_NK))[:, None]
+    shift_NK = np.random.default_rng(seed).integers(1, max(2, num), table_NK.shape)
+    others_NK = first + (ids_N1 - first + shift_NK) % num
+    return np.where(table_NK == MISSING, MISSING, others_NK).astype(table_NK.dtype)
+
+
+def _place_in_groups(
+    sorted_N: NDArray[np.int64], first_M: NDArray[np.int64], num_M: NDArray[np.int64], wanted_M: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Index of each wanted value in its ascending group sorted_N[first : first + num]; all are bisected at once."""
+    low_M, high_M = np.zeros_like(num_M), num_M.copy()
+    while (low_M < high_M).any():
+        middle_M = (low_M + high_M) // 2
+        open_M = low_M < high_M
+        below_M = open_M & (sorted_N[first_M + np.minimum(middle_M, num_M - 1)] < wanted_M)
+        low_M = np.where(below_M, middle_M + 1, low_M)
+        high_M = np.where(open_M & ~below_M, middle_M, high_M)
+    return low_M
 
 
 def _by_key(folder: StageFolder, name: str, table: pa.Table, column: str, first: int, num: int) -> NDArray[Any]:

@@ -4,7 +4,7 @@ A history of n items has n - 1 targets. A row is a window of at most max_length 
 a history backwards, so that a user's state is made from its latest items, and they overlap, so that every target has
 enough items before it; it is trained in one of them only.
 
-B rows of a worker, R rows of all, L positions.
+B rows of a worker, T items of all its rows together, R rows of all workers.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sracl_dist.columns import PAD
 from sracl_dist.data.sequences import Sequences
-from sracl_dist.model.inputs import Batch, right_padded
+from sracl_dist.model.inputs import Batch
+from sracl_dist.model.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,32 +101,36 @@ class TrainingBatches:
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """This worker's part of a step with these rows."""
+        windows = self._windows
         parts = np.array_split(rows, self._world_size)
-        ends_per_rank = [self._windows.ends_history_R[part] for part in parts]
         own = parts[self._rank]
-        items_BL, lengths_B = right_padded([self._items(row) for row in own], self._max_length)
-        ending = rows[self._windows.ends_history_R[rows]]
+        ends_per_rank = [windows.ends_history_R[part] for part in parts]
+        first_places_B = self._sequences.offsets[windows.user_R[own]] + windows.start_R[own]
+        items_T, targets_T, lengths_B = self._items_and_targets(own, first_places_B)
         return Batch(
-            items_BL=items_BL,
-            targets_BL=self._targets(own, items_BL.shape[1]),
-            lengths_B=lengths_B,
+            rows=Rows(items_T=torch.from_numpy(items_T), lengths_B=torch.from_numpy(lengths_B)),
+            targets_T=torch.from_numpy(targets_T),
+            places_B=torch.from_numpy(first_places_B),
             histories_H=torch.from_numpy(np.flatnonzero(ends_per_rank[self._rank])),
-            history_users_G=torch.from_numpy(self._windows.user_R[ending]),
+            history_users_G=torch.from_numpy(windows.user_R[rows[windows.ends_history_R[rows]]]),
             histories_per_rank=tuple(int(ends.sum()) for ends in ends_per_rank),
+            rows_with_targets_per_rank=tuple(int((windows.num_targets_R[part] > 0).sum()) for part in parts),
             rank=self._rank,
-            num_targets=int(self._windows.num_targets_R[rows].sum()),
+            num_targets=int(windows.num_targets_R[rows].sum()),
         )
 
-    def _items(self, row: int) -> NDArray[np.int32]:
-        history = self._sequences.training(int(self._windows.user_R[row]))
-        return history[self._windows.start_R[row] : self._windows.stop_R[row]]
-
-    def _targets(self, own: NDArray[np.int64], length: int) -> torch.Tensor:
-        """[B, L]: the item after each position where it is trained in this row, else PAD."""
-        windows = self._windows
-        targets_BL = np.full((len(own), length), PAD, dtype=np.int64)
-        for index, row in enumerate(own):
-            first, stop, start = windows.first_target_R[row], windows.stop_target_R[row], windows.start_R[row]
-            history = self._sequences.training(int(windows.user_R[row]))
-            targets_BL[index, first - 1 - start : stop - 1 - start] = history[first:stop]
-        return torch.from_numpy(targets_BL)
+    def _items_and_targets(
+        self, own: NDArray[np.int64], first_places_B: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Items [T], the item after each of them where it is trained in this row, else PAD; and lengths [B]."""
+        windows, items = self._windows, self._sequences.items
+        lengths_B = windows.stop_R[own] - windows.start_R[own]
+        position_T = np.arange(int(lengths_B.sum())) - np.repeat(np.cumsum(lengths_B) - lengths_B, lengths_B)
+        place_T = np.repeat(first_places_B, lengths_B) + position_T
+        # Counted within the user's items: the target of an item is the one after it.
+        target_T = np.repeat(windows.start_R[own], lengths_B) + position_T + 1
+        is_trained_T = (target_T >= np.repeat(windows.first_target_R[own], lengths_B)) & (
+            target_T < np.repeat(windows.stop_target_R[own], lengths_B)
+        )
+        next_T = items[np.minimum(place_T + 1, len(items) - 1)]
+        return items[place_T].astype(np.int64), np.where(is_trained_T, next_T, PAD).astype(np.int64), lengths_B

@@ -1,6 +1,8 @@
 """The stage train: the loop on the workers of Ray Train, and its results in the run folder.
 
-    best/model.safetensors, best/checkpoint.json    weights of the selected epoch, and what they were made from
+    best/model.safetensors      weights of the selected epoch
+    best/encoder.safetensors    what inference needs of them
+    best/checkpoint.json        what they were made from
     metrics.jsonl                                   one line per epoch
     checkpoints/                                    Ray Train's own: the best and the last epoch, for going on
 
@@ -33,10 +35,9 @@ from sracl_dist.errors import SraclError, StageError, StorageError, first_line
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.stages import StageResult
-from sracl_dist.train.batches import TrainingBatches
 from sracl_dist.train.display import Display, Reporter
-from sracl_dist.train.loop import Trainer, fit, make_trainer, require_trainable
-from sracl_dist.train.state import BEST, DESCRIPTION, WEIGHTS, Progress, progress_of, read_description
+from sracl_dist.train.loop import Trainer, fit, make_batches, make_trainer, require_trainable
+from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress, progress_of, read_description
 from sracl_dist.train.worker import Worker
 
 STAGE = "train"
@@ -60,7 +61,7 @@ def train(config: Config, run: RunFolder) -> StageResult:
     """
     encoder_class(config.model.encoder)
     sequences = load_sequences(run)
-    batches = TrainingBatches(sequences, config.model.max_length, config.train.batch_rows, config.run.seed)
+    batches = make_batches(config, sequences)
     require_trainable(sequences, batches)
     with connected(config.cluster) as cluster:
         use_gpu = cluster.num_gpus > 0 and config.train.gpus_per_worker == 1
@@ -167,7 +168,7 @@ def _work(config: Config, run: RunFolder, board: Any) -> None:
     if worker.device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
     sequences = load_sequences(run)
-    tables = SemanticTables(run=run, num_users=sequences.num_users, num_items=sequences.num_items)
+    tables = SemanticTables(run=run, sequences=sequences)
     trainer = make_trainer(config, sequences, tables, worker)
     progress = _restore(trainer)
     reporter = Reporter(board, worker, progress, trainer.batches.num_targets)
@@ -215,7 +216,7 @@ def _publish(config: Config, folder: StageFolder, result: Result, num_targets: i
             f"delete that folder and run jobs/train.py again."
         )
     with kept[progress.best_epoch].as_directory() as directory:
-        for name in (WEIGHTS, DESCRIPTION):
+        for name in (WEIGHTS, ENCODER, DESCRIPTION):
             folder.write_bytes(BEST + name, (Path(directory) / CHECKPOINT_FOLDER / name).read_bytes())
     _delete_orphans(folder, [result.checkpoint, kept[progress.best_epoch]])
     num_parameters = sum(tensor.numel() for tensor in load_tensors(folder.read_bytes(BEST + WEIGHTS)).values())

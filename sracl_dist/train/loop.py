@@ -8,22 +8,41 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
-from sracl_dist.model.sracl import TOTAL, SraCl
+from sracl_dist.model.row_per_prefix import RowPerPrefix
+from sracl_dist.model.sracl import TOTAL, Recommender, SraCl
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.batches import TrainingBatches
+from sracl_dist.train.optimiser import learning_rate, make_optimiser
+from sracl_dist.train.prefixes import PrefixBatches
 from sracl_dist.train.state import Progress, load_checkpoint, made_from, save_checkpoint
 from sracl_dist.train.validation import validate
 from sracl_dist.train.worker import Worker
+
+
+class Batches(Protocol):
+    """The rows of one epoch after the other; the model knows what a batch is."""
+
+    num_steps: int
+    """Steps of an epoch."""
+    num_targets: int
+    """Targets of an epoch, of all workers together."""
+
+    def order(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Rows of every step of the epoch, of all workers together."""
+
+    def batch(self, rows: NDArray[np.int64]) -> Any:
+        """This worker's part of a step with these rows; it has `to(device)` and `num_targets`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +52,8 @@ class Trainer:
     config: Config
     worker: Worker
     sequences: Sequences
-    batches: TrainingBatches
-    model: SraCl
+    batches: Batches
+    model: Recommender
     parallel: torch.nn.Module
     """The model, behind DistributedDataParallel where there are several workers."""
     optimiser: torch.optim.Optimizer
@@ -57,23 +76,15 @@ def make_trainer(config: Config, sequences: Sequences, tables: SemanticTables, w
         StageError: there is nothing to train or to select by.
         StorageError: a table is damaged.
     """
-    train = config.train
-    batches = TrainingBatches(
-        sequences,
-        config.model.max_length,
-        train.batch_rows,
-        config.run.seed,
-        rank=worker.rank,
-        world_size=worker.world_size,
-    )
+    batches = make_batches(config, sequences, worker)
     require_trainable(sequences, batches)
     torch.manual_seed(config.run.seed)
-    model = SraCl(config, tables).to(worker.device)
+    kind = RowPerPrefix if config.train.examples == "prefixes" else SraCl
+    model: Recommender = kind(config, tables).to(worker.device)
     parallel: torch.nn.Module = model
     if worker.world_size > 1:
         # Weights and buffers are equal already: the same seed, the same tables, the same checkpoint.
         parallel = DistributedDataParallel(model, broadcast_buffers=False, init_sync=False)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
     return Trainer(
         config=config,
         worker=worker,
@@ -81,12 +92,21 @@ def make_trainer(config: Config, sequences: Sequences, tables: SemanticTables, w
         batches=batches,
         model=model,
         parallel=parallel,
-        optimiser=optimiser,
+        optimiser=make_optimiser(config.train, model),
         source=made_from(config, sequences.num_users, sequences.num_items),
     )
 
 
-def require_trainable(sequences: Sequences, batches: TrainingBatches) -> None:
+def make_batches(config: Config, sequences: Sequences, worker: Worker | None = None) -> Batches:
+    """The rows that train.examples asks for; without a worker those of a single one."""
+    of = (sequences, config.model.max_length, config.train.batch_rows, config.run.seed)
+    if config.train.examples == "prefixes":
+        return PrefixBatches(*of)
+    place = worker or Worker()
+    return TrainingBatches(*of, rank=place.rank, world_size=place.world_size)
+
+
+def require_trainable(sequences: Sequences, batches: Batches) -> None:
     """Refuse data without anything to learn or to select by.
 
     Raises:
@@ -140,6 +160,32 @@ def fit(
         yield progress
 
 
+def train_step(trainer: Trainer, rows: NDArray[np.int64], step: int) -> tuple[dict[str, Tensor], Tensor, int]:
+    """Train the rows of one step.
+
+    Args:
+        trainer: whose model is in training mode.
+        rows: one entry of `Batches.order`.
+        step: how many steps came before, of which the learning rate is made.
+
+    Returns:
+        this worker's share of every term; the gradient's norm; the number of targets of all workers together.
+    """
+    worker = trainer.worker
+    # On a CPU the encoder's products are too small for bfloat16 to pay for the conversions around them.
+    autocast = trainer.config.train.precision == "bfloat16" and worker.device.type == "cuda"
+    batch = trainer.batches.batch(rows).to(worker.device)
+    _set_learning_rate(trainer, step)
+    with torch.autocast(worker.device.type, torch.bfloat16, enabled=autocast):
+        terms = trainer.parallel(batch)
+    # DistributedDataParallel averages gradients over workers, and the terms are shares that must be added.
+    (terms[TOTAL] * worker.world_size).backward()
+    norm = _clip(trainer.model, trainer.config.train.max_gradient_norm)
+    trainer.optimiser.step()
+    trainer.optimiser.zero_grad(set_to_none=True)
+    return {name: value.detach() for name, value in terms.items()}, norm, batch.num_targets
+
+
 def _train_epoch(
     trainer: Trainer, progress: Progress, on_step: Callable[[int, Progress], None]
 ) -> tuple[dict[str, float], float]:
@@ -150,17 +196,12 @@ def _train_epoch(
     sums: dict[str, Tensor] = {}
     norms = torch.zeros((), device=worker.device)
     for rows in trainer.batches.order(progress.epoch):
-        batch = trainer.batches.batch(rows).to(worker.device)
-        terms = trainer.parallel(batch)
-        # DistributedDataParallel averages gradients over workers, and the terms are shares that must be added.
-        (terms[TOTAL] * worker.world_size).backward()
-        norms += _clip(trainer.model, trainer.config.train.max_gradient_norm)
-        trainer.optimiser.step()
-        trainer.optimiser.zero_grad(set_to_none=True)
+        terms, norm, num_targets = train_step(trainer, rows, progress.step)
+        norms += norm
         progress.step += 1
         for name, value in terms.items():
-            sums[name] = sums.get(name, torch.zeros_like(norms)) + value.detach()
-        on_step(batch.num_targets, progress)
+            sums[name] = sums.get(name, torch.zeros_like(norms)) + value
+        on_step(num_targets, progress)
     num_steps = trainer.batches.num_steps
     summed = worker.sum_over_workers(torch.stack(list(sums.values()))) / num_steps
     losses = dict(zip(sums, summed.tolist(), strict=True))
@@ -168,7 +209,13 @@ def _train_epoch(
     return losses, float(norms / num_steps)
 
 
-def _clip(model: SraCl, largest: float | None) -> Tensor:
+def _set_learning_rate(trainer: Trainer, step: int) -> None:
+    rate = learning_rate(trainer.config.train, step, trainer.batches.num_steps)
+    for group in trainer.optimiser.param_groups:
+        group["lr"] = rate
+
+
+def _clip(model: Recommender, largest: float | None) -> Tensor:
     """Scale gradients down to the norm `largest`; returns the norm before."""
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

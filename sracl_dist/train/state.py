@@ -1,6 +1,7 @@
 """Checkpoints: everything that training needs to go on, and the part of it that later stages read.
 
     model.safetensors       learned weights
+    encoder.safetensors     what inference needs of them, with the catalogue as a finished table
     memory.safetensors      states remembered between steps (the bank)
     optimiser.safetensors   moments and step counts of Adam, by parameter
     checkpoint.json         position, best epoch, curve so far, and what the checkpoint was made from and for
@@ -26,16 +27,17 @@ from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, flatten
 from sracl_dist.config.sections import ModelConfig
 from sracl_dist.errors import StorageError
-from sracl_dist.model.encoders import SequenceEncoder, build_encoder
-from sracl_dist.model.sracl import SraCl
+from sracl_dist.model.encoders import SequenceEncoder, inference_encoder
+from sracl_dist.model.sracl import Recommender
 from sracl_dist.stages import STAGES
 
 WEIGHTS = "model.safetensors"
+ENCODER = "encoder.safetensors"
 MEMORY = "memory.safetensors"
 OPTIMISER = "optimiser.safetensors"
 DESCRIPTION = "checkpoint.json"
 BEST = "best/"
-"""Folder of the stage train with the selected checkpoint's weights and description."""
+"""Folder of the stage train with the selected checkpoint's weights, encoder and description."""
 SETTINGS = STAGES["train"].settings
 """What a checkpoint is bound to; fields that cannot change a result, such as the number of workers, may differ."""
 
@@ -65,13 +67,14 @@ def made_from(config: Config, num_users: int, num_items: int) -> dict[str, Any]:
 
 
 def save_checkpoint(
-    folder: Path, model: SraCl, optimiser: torch.optim.Optimizer, progress: Progress, source: dict[str, Any]
+    folder: Path, model: Recommender, optimiser: torch.optim.Optimizer, progress: Progress, source: dict[str, Any]
 ) -> None:
     """Write a checkpoint into `folder`, which appears whole or not at all; one that is there is replaced."""
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file(_on_cpu(model.weights()), temporary / WEIGHTS)
+    save_file(_on_cpu(model.encoder.inference_tensors()), temporary / ENCODER)
     save_file(_on_cpu(model.memory()), temporary / MEMORY)
     save_file(_on_cpu(_optimiser_tensors(model, optimiser)), temporary / OPTIMISER)
     description = {"made_from": source, "progress": asdict(progress)}
@@ -80,7 +83,9 @@ def save_checkpoint(
     os.replace(temporary, folder)
 
 
-def load_checkpoint(folder: Path, model: SraCl, optimiser: torch.optim.Optimizer, source: dict[str, Any]) -> Progress:
+def load_checkpoint(
+    folder: Path, model: Recommender, optimiser: torch.optim.Optimizer, source: dict[str, Any]
+) -> Progress:
     """Restore model and optimiser from `folder`.
 
     Raises:
@@ -136,19 +141,15 @@ def load_best_encoder(run: RunFolder, num_items: int, device: torch.device) -> S
         )
     prefix = "model."
     settings = {key.removeprefix(prefix): value for key, value in source.items() if key.startswith(prefix)}
-    encoder = build_encoder(ModelConfig(**settings), num_items)
+    encoder = inference_encoder(ModelConfig(**settings), num_items)
     try:
-        tensors = load_tensors(folder.read_bytes(BEST + WEIGHTS))
-        prefix = "encoder."
-        encoder.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        )
+        encoder.load_state_dict(load_tensors(folder.read_bytes(BEST + ENCODER)))
     except (SafetensorError, RuntimeError) as error:
         raise _damaged(folder.path(BEST), error) from None
     return encoder.to(device).eval()
 
 
-def _optimiser_tensors(model: SraCl, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimiser_tensors(model: Recommender, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{key}/{name}": torch.as_tensor(value)
         for name, parameter in model.weights().items()
@@ -156,9 +157,11 @@ def _optimiser_tensors(model: SraCl, optimiser: torch.optim.Optimizer) -> dict[s
     }
 
 
-def _restore_optimiser(model: SraCl, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _restore_optimiser(model: Recommender, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Hand the state over by `load_state_dict`, which puts each tensor on the device it belongs to."""
-    names = list(model.weights())
+    name_of = {parameter: name for name, parameter in model.weights().items()}
+    # The optimiser numbers its parameters group by group.
+    names = [name_of[parameter] for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for joined, value in tensors.items():
         key, name = joined.split("/", 1)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ PACKAGE = Path(sracl_dist.__file__).parent
     [
         "run.dir=''",
         "run.seed=-1",
+        "run.tables=' '",
         "cluster.num_cpus=0",
         "cluster.object_store_bytes=1000",
         "data.interactions=[]",
@@ -51,7 +53,14 @@ PACKAGE = Path(sracl_dist.__file__).parent
         "objectives.terms=[next_item, next_item]",
         "objectives.cross_sequence.temperature=0",
         "objectives.intra_sequence.replacement_rate=1.5",
+        "objectives.next_item.num_sampled=0",
+        "objectives.next_item.sampling_power=2",
+        "objectives.random_views.crop_share=1.1",
+        "objectives.same_target.weight=-1",
         "train.epochs=0",
+        "train.warmup_epochs=-1",
+        "train.weight_decay=-1",
+        "train.embedding_weight_decay=-1",
         "train.metric=recall@20",
         "train.learning_rate=.nan",
         "train.max_gradient_norm=0",
@@ -74,6 +83,14 @@ def test_a_rating_threshold_with_its_column_is_fine() -> None:
     config = parse_config(MINIMAL, ["data.min_rating=4", "data.columns.rating=stars"])
     assert config.data.min_rating == 4
     assert config.data.columns.rating == "stars"
+
+
+def test_a_repeat_bias_that_would_not_be_learned_is_refused() -> None:
+    overrides = ["model.repeat_bias=true", "objectives.next_item.softmax=sampled"]
+    with pytest.raises(ConfigError, match=r"model\.repeat_bias is True; use false with objectives\.next_item\.softmax"):
+        parse_config(MINIMAL, overrides)
+    for override in overrides:
+        parse_config(MINIMAL, [override])
 
 
 def test_every_key_has_a_plain_type_and_a_default() -> None:
@@ -118,7 +135,8 @@ def test_every_key_is_read_somewhere() -> None:
     unread = []
     for key in all_keys():
         section, _, name = key.name.rpartition(".")
-        owners = {section.rpartition(".")[2], key.owner.__name__}
+        inherited = {kind.__name__ for kind in key.owner.__mro__ if is_dataclass(kind)}
+        owners = {section.rpartition(".")[2], *inherited}
         if not any(name in names and owners & names for names in files):
             unread.append(key.name)
     assert unread == [], "a setting that nothing reads is a bug"

@@ -4,34 +4,36 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from synthetic import make_config
 from torch import Tensor
 
+from sracl_dist.config.sections import ModelConfig
 from sracl_dist.errors import StageError
-from sracl_dist.evaluate import ranking
-from sracl_dist.evaluate.ranking import rank_targets
+from sracl_dist.evaluate.ranking import catalogue_scores, rank_targets
+from sracl_dist.model import softmax
+from sracl_dist.model.catalogue import FixedCatalogue
 from sracl_dist.model.encoders import SequenceEncoder
+from sracl_dist.model.encoders.interface import REPEAT_UNIT
+from sracl_dist.model.rows import Rows
 
 CPU = torch.device("cpu")
 
 
 class Scripted(SequenceEncoder):
-    """Scores are given: the state at an item of user u is the unit vector of u, the embeddings hold the scores."""
+    """Scores are given: the state at an item of user u is the unit vector of u, the representations hold the scores."""
 
-    def __init__(self, scores_UV: NDArray[np.float32], contexts: list[NDArray[np.int32]]) -> None:
-        config = make_config().model
-        config.width, config.max_length = len(scores_UV), 3
-        super().__init__(config, scores_UV.shape[1])
+    def __init__(
+        self, scores_UV: NDArray[np.float32], contexts: list[NDArray[np.int32]], repeat_bias: float | None = None
+    ) -> None:
+        config = ModelConfig(width=len(scores_UV), max_length=3, repeat_bias=repeat_bias is not None)
+        super().__init__(config, FixedCatalogue(config, scores_UV.shape[1]))
         self._latest = [tuple(context[-3:].tolist()) for context in contexts]
-        with torch.no_grad():
-            self.item_embedding.weight[1:] = torch.from_numpy(scores_UV).T
+        self.catalogue.table_VD[1:] = torch.from_numpy(scores_UV).T
+        if self.repeat_units is not None and repeat_bias is not None:
+            self.repeat_units.data.fill_(repeat_bias / REPEAT_UNIT)
 
-    def forward(self, items_BL: Tensor) -> Tensor:
-        states = torch.zeros(*items_BL.shape, len(self._latest))
-        for row, items in enumerate(items_BL.tolist()):
-            user = self._latest.index(tuple(item for item in items if item))
-            states[row, :, user] = 1.0
-        return states
+    def forward(self, rows: Rows, table_VD: Tensor) -> Tensor:
+        users = [self._latest.index(tuple(items.tolist())) for items in rows.items_T.split(rows.lengths_B.tolist())]
+        return torch.eye(len(self._latest))[torch.tensor(users).repeat_interleave(rows.lengths_B)]
 
 
 def brute_force(scores_V: NDArray[np.float32], target: int, removed: set[int]) -> int:
@@ -41,10 +43,12 @@ def brute_force(scores_V: NDArray[np.float32], target: int, removed: set[int]) -
     return 1 + sum(bool(scores_V[item - 1] >= scores_V[target - 1]) for item in others)
 
 
-@settings(max_examples=120, deadline=None)
-@given(st.data(), st.integers(2, 9), st.integers(1, 6))
-def test_ranks_equal_brute_force(data: st.DataObject, num_items: int, num_users: int) -> None:
-    # Few different scores make ties common; contexts repeat items and may hold the target.
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(2, 9), st.integers(1, 6), st.sampled_from([None, 0.0, 1.5, -0.5, -50.0]))
+def test_ranks_equal_brute_force(
+    data: st.DataObject, num_items: int, num_users: int, repeat_bias: float | None
+) -> None:
+    # Few different scores make ties common, with the bias too; contexts repeat items and may hold the target.
     item = st.integers(1, num_items)
     histories = st.lists(item, min_size=1, max_size=7)
     drawn = data.draw(
@@ -57,10 +61,25 @@ def test_ranks_equal_brute_force(data: st.DataObject, num_items: int, num_users:
     row = st.lists(score, min_size=num_items, max_size=num_items)
     scores = np.array(data.draw(st.lists(row, min_size=num_users, max_size=num_users)), np.float32)
 
-    ranks = rank_targets(Scripted(scores, contexts), contexts, targets, CPU)
+    ranks = rank_targets(Scripted(scores, contexts, repeat_bias), contexts, targets, CPU)
     for user, (context, target) in enumerate(zip(contexts, targets.tolist(), strict=True)):
-        assert ranks.seen_kept[user] == brute_force(scores[user], target, set())
-        assert ranks.seen_removed[user] == brute_force(scores[user], target, set(context.tolist()))
+        seen = set(context.tolist())
+        own = scores[user].copy()
+        for other in seen:  # once each, however often it is there, and also where the encoder no longer sees it
+            own[other - 1] += repeat_bias or 0.0
+        assert ranks.seen_kept[user] == brute_force(own, target, set())
+        assert ranks.seen_removed[user] == brute_force(own, target, seen)
+        if target not in seen:
+            assert ranks.seen_removed[user] == brute_force(scores[user], target, seen)
+
+
+def test_only_items_of_the_context_get_the_repeat_bias() -> None:
+    contexts = [np.array([2, 2, 4, 2, 1, 1, 1], np.int32), np.array([3], np.int32)]
+    scores = np.arange(10, dtype=np.float32).reshape(2, 5)
+    ((_, plain, _),) = catalogue_scores(Scripted(scores, contexts), contexts, CPU)
+    ((_, biased, seen),) = catalogue_scores(Scripted(scores, contexts, 10.0), contexts, CPU)
+    assert (biased - plain).tolist() == [[10, 10, 0, 10, 0], [0, 0, 10, 0, 0]]
+    assert sorted(zip(*(part.tolist() for part in seen), strict=True)) == [(0, 0), (0, 1), (0, 3), (1, 2)]
 
 
 def test_chunks_do_not_change_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,16 +87,17 @@ def test_chunks_do_not_change_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     contexts = [np.array([user + 1, user + 2], np.int32) for user in range(7)]
     targets = np.arange(1, 8, dtype=np.int32)
     whole = rank_targets(Scripted(scores, contexts), contexts, targets, CPU)
-    monkeypatch.setattr(ranking, "SCORES_PER_CHUNK", 22)
+    monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", 24)
     parts = rank_targets(Scripted(scores, contexts), contexts, targets, CPU)
     assert parts.seen_kept.tolist() == whole.seen_kept.tolist()
     assert parts.seen_removed.tolist() == whole.seen_removed.tolist()
     assert (whole.seen_removed == 12).tolist() == [True] * 7  # each target is the first item of its context
 
 
-def test_scores_that_are_no_numbers_are_refused() -> None:
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_refused(wrong: float) -> None:
     contexts = [np.array([1], np.int32)]
-    encoder = Scripted(np.array([[0.0, np.nan]], np.float32), contexts)
+    encoder = Scripted(np.array([[0.0, wrong]], np.float32), contexts)
     with pytest.raises(StageError, match="scores that are not numbers"):
         rank_targets(encoder, contexts, np.array([1], np.int32), CPU)
 

@@ -2,7 +2,7 @@ import numpy as np
 from synthetic import from_histories
 
 from sracl_dist.evaluate.ranking import Ranks
-from sracl_dist.evaluate.slices import LENGTHS, length_groups, popularity_groups, slice_metrics, training_counts
+from sracl_dist.evaluate.slices import LENGTHS, length_groups, popularity_groups, slice_metrics
 
 
 def test_length_groups() -> None:
@@ -14,11 +14,6 @@ def test_popularity_thirds_of_the_interactions() -> None:
     # 12 interactions: item 2 begins in the first third and fills it, items 1 and 3 the second, the rest the last.
     groups = popularity_groups(np.array([0, 2, 4, 2, 1, 1, 1, 1, 0]))
     assert groups.tolist() == [3, 1, 0, 1, 2, 2, 2, 2, 3]
-
-
-def test_counts_are_of_training_items_only() -> None:
-    sequences = from_histories([[1, 1, 2, 3, 4], [2, 5, 6]], num_items=6)
-    assert training_counts(sequences).tolist() == [0, 2, 2, 0, 0, 0, 0]
 
 
 def test_slices_cover_every_user_once() -> None:

@@ -1,10 +1,12 @@
 from collections import Counter
+from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import from_histories, make_sequences, with_other_future
+from synthetic import differences, from_histories, make_sequences, with_other_future
 
 from sracl_dist.columns import PAD
 from sracl_dist.data.sequences import Sequences
@@ -20,6 +22,13 @@ def numbered(num_train: list[int]) -> Sequences:
     ends = np.cumsum(np.array(num_train) + 2)
     histories = np.split(np.arange(1, total + 1), ends[:-1])
     return from_histories(list(histories), num_items=total)
+
+
+def make_sequences_of(num_train: list[int]) -> Sequences:
+    """Random items, among them repeated ones."""
+    random = np.random.default_rng(sum(num_train))
+    sequences = numbered(num_train)
+    return replace(sequences, items=random.integers(1, 6, len(sequences.items)).astype(np.int32))
 
 
 def all_batches(
@@ -42,34 +51,74 @@ def test_every_target_is_trained_exactly_once(
     trained: Counter[int] = Counter()
     histories: Counter[int] = Counter()
     for step in all_batches(sequences, max_length, batch_rows, world_size):
-        assert sum(len(batch.lengths_B) for batch in step) <= batch_rows
+        assert sum(len(batch.rows) for batch in step) <= batch_rows
         for batch in step:
-            trained.update(batch.targets_BL[batch.targets_BL != PAD].tolist())
+            trained.update(batch.targets_T[batch.targets_T != PAD].tolist())
             histories.update(batch.own_history_users().tolist())
             check_batch(batch, sequences, max_length)
-        assert sum(int((batch.targets_BL != PAD).sum()) for batch in step) == step[0].num_targets
+        assert sum(int((batch.targets_T != PAD).sum()) for batch in step) == step[0].num_targets
     wanted = [item for user in range(sequences.num_users) for item in sequences.training(user)[1:].tolist()]
     assert trained == Counter(wanted)
     assert histories == Counter(np.flatnonzero(sequences.num_train).tolist())
 
 
+def split(batch: Batch, values: torch.Tensor) -> list[list[int]]:
+    """One list per row."""
+    return [row.tolist() for row in values.split(batch.rows.lengths_B.tolist())]
+
+
 def check_batch(batch: Batch, sequences: Sequences, max_length: int) -> None:
-    assert batch.items_BL.shape[1] <= max_length
-    assert batch.items_BL.shape == batch.targets_BL.shape
+    assert len(batch.rows.items_T) == len(batch.targets_T) == batch.rows.lengths_B.sum()
+    assert batch.rows.lengths_B.max().item() <= max_length if len(batch.rows) else True
     firsts = {int(sequences.training(user)[0]) for user in np.flatnonzero(sequences.num_train)}
-    for items, targets, length in zip(
-        batch.items_BL.tolist(), batch.targets_BL.tolist(), batch.lengths_B.tolist(), strict=True
-    ):
-        assert all(items[:length])
-        assert not any(items[length:])
-        for place, target in enumerate(targets):
+    rows = split(batch, batch.rows.items_T)
+    for items, targets, place in zip(rows, split(batch, batch.targets_T), batch.places_B.tolist(), strict=True):
+        assert items == sequences.items[place : place + len(items)].tolist()
+        for position, target in enumerate(targets):
             if target != PAD:
                 # Items of a user are numbered consecutively: the input before a target is its predecessor.
-                assert items[place] == target - 1
-                assert place + 1 >= max(1, max_length // 2) or items[0] in firsts
+                assert items[position] == target - 1
+                assert position + 1 >= max(1, max_length // 2) or items[0] in firsts
     for row, user in zip(batch.histories_H.tolist(), batch.own_history_users().tolist(), strict=True):
-        history = sequences.training(user)
-        assert batch.items_BL[row][: batch.lengths_B[row]].tolist() == history[-max_length:].tolist()
+        assert rows[row] == sequences.training(user)[-max_length:].tolist()
+    own_rows_with_targets = sum(any(targets) for targets in split(batch, batch.targets_T))
+    assert own_rows_with_targets == batch.rows_with_targets_per_rank[batch.rank]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), NUM_TRAIN, st.integers(1, 9), st.integers(1, 4))
+def test_a_batch_equals_one_made_row_by_row(
+    data: st.DataObject, num_train: list[int], max_length: int, world_size: int
+) -> None:
+    sequences, windows = make_sequences_of(num_train), make_windows(np.array(num_train, np.int32), max_length)
+    row = st.integers(0, max(0, len(windows) - 1))
+    wanted = data.draw(st.lists(row, max_size=12 if len(windows) else 0, unique=True))
+    parts = np.array_split(np.array(wanted, np.int64), world_size)
+    for rank, own in enumerate(parts):
+        items, targets, places = [], [], []
+        for index in own:
+            user, start, stop = (int(field[index]) for field in (windows.user_R, windows.start_R, windows.stop_R))
+            history = sequences.training(user).tolist()
+            items.append(history[start:stop])
+            trained = range(int(windows.first_target_R[index]), int(windows.stop_target_R[index]))
+            targets.append([history[place + 1] if place + 1 in trained else PAD for place in range(start, stop)])
+            places.append(int(sequences.offsets[user]) + start)
+        batches = TrainingBatches(sequences, max_length, 4, 0, rank=rank, world_size=world_size)
+        batch = batches.batch(np.array(wanted, np.int64))
+        assert split(batch, batch.rows.items_T) == items
+        assert split(batch, batch.targets_T) == targets
+        assert batch.places_B.tolist() == places
+        ends = [windows.ends_history_R[part] for part in parts]
+        assert batch.histories_H.tolist() == np.flatnonzero(ends[rank]).tolist()
+        users = [windows.user_R[part][own_ends] for part, own_ends in zip(parts, ends, strict=True)]
+        assert batch.history_users_G.tolist() == np.concatenate(users).tolist()
+        assert batch.histories_per_rank == tuple(len(own_users) for own_users in users)
+        with_targets = [sum(windows.stop_target_R[index] > windows.first_target_R[index] for index in p) for p in parts]
+        assert batch.rows_with_targets_per_rank == tuple(with_targets)
+        assert batch.num_targets == int(windows.num_targets_R[wanted].sum())
+        assert batch.rank == rank
+        for name in ("rows.items_T", "targets_T", "places_B", "rows.lengths_B", "histories_H", "history_users_G"):
+            assert attrgetter(name)(batch).dtype == torch.int64, name
 
 
 @settings(max_examples=50, deadline=None)
@@ -82,18 +131,12 @@ def test_the_rows_of_a_step_do_not_depend_on_the_number_of_workers(
     together = all_batches(sequences, max_length, batch_rows, world_size)
     assert len(alone) == len(together)
     for (single,), parts in zip(alone, together, strict=True):
-        rows = [
-            row[:length].tolist()
-            for part in parts
-            for row, length in zip(part.items_BL, part.lengths_B.tolist(), strict=True)
-        ]
-        assert rows == [
-            row[:length].tolist() for row, length in zip(single.items_BL, single.lengths_B.tolist(), strict=True)
-        ]
+        assert [row for part in parts for row in split(part, part.rows.items_T)] == split(single, single.rows.items_T)
         for rank, part in enumerate(parts):
             assert part.history_users_G.tolist() == single.history_users_G.tolist()
             assert len(part.histories_H) == part.histories_per_rank[rank]
             assert part.num_targets == single.num_targets
+            assert sum(part.rows_with_targets_per_rank) == single.rows_with_targets_per_rank[0]
 
 
 def test_no_validation_or_test_item_reaches_a_batch() -> None:
@@ -104,9 +147,7 @@ def test_no_validation_or_test_item_reaches_a_batch() -> None:
         for (one,), (other,) in zip(
             all_batches(sequences, 6, 16, 1, epoch), all_batches(changed, 6, 16, 1, epoch), strict=True
         ):
-            for name, value in vars(one).items():
-                same = torch.equal(value, getattr(other, name)) if isinstance(value, torch.Tensor) else None
-                assert same or value == getattr(other, name), name
+            assert differences(one, other) == []
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:

@@ -34,7 +34,12 @@ from sracl_dist.train.worker import Worker
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 SEQUENCES = make_sequences(100)
-OVERRIDES = ("train.num_workers=2", "model.dropout=0", "objectives.terms=[next_item,cross_sequence]")
+OVERRIDES = (
+    "train.num_workers=2",
+    "model.dropout=0",
+    "model.attention_dropout=0",
+    "objectives.terms=[next_item,cross_sequence]",
+)
 
 
 @pytest.fixture(scope="module")

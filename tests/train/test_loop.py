@@ -7,7 +7,9 @@ import pytest
 import torch
 from synthetic import NUM_ITEMS, make_config, make_sequences, tables_of, with_other_future, write_run
 
+from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
+from sracl_dist.config.sections import OBJECTIVE_NAMES
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.metrics import mean_metrics
@@ -31,10 +33,26 @@ def train(trainer: Trainer, progress: Progress | None = None) -> Progress:
     return progress
 
 
+EVERYTHING = (
+    f"objectives.terms=[{','.join(OBJECTIVE_NAMES)}]",
+    "model.item_text=true",
+    "model.repeat_bias=true",
+    "train.warmup_epochs=1.5",
+    "train.decay=cosine",
+    "train.weight_decay=0.1",
+    "train.embedding_weight_decay=0.01",
+    "objectives.next_item.horizon=2",
+)
+SAMPLED = ("objectives.next_item.softmax=sampled", "objectives.next_item.num_sampled=20")
+ENCODED = ("objectives.cross_sequence.neighbour_states=encoded", "objectives.cross_sequence.synthesis=sampled")
+
+
 @pytest.mark.parametrize("num_before", [1, 2])
+@pytest.mark.parametrize("overrides", [(), EVERYTHING, (*SAMPLED, *ENCODED)], ids=["default", "everything", "sampled"])
 def test_a_killed_and_resumed_run_ends_like_an_undisturbed_one(
-    config: Config, sequences: Sequences, tables: SemanticTables, tmp_path: Path, num_before: int
+    sequences: Sequences, tables: SemanticTables, tmp_path: Path, num_before: int, overrides: tuple[str, ...]
 ) -> None:
+    config = make_config("unused", *overrides)
     undisturbed = make_trainer(config, sequences, tables, Worker())
     expected = train(undisturbed)
 
@@ -85,11 +103,16 @@ def test_the_configured_metric_selects(
     assert progress.best_epoch == 1 + values.index(max(values))
 
 
+@pytest.mark.parametrize("overrides", [(), EVERYTHING, (*EVERYTHING, *ENCODED)])
 def test_the_future_changes_nothing_that_is_learnt(
-    config: Config, sequences: Sequences, tables: SemanticTables
+    run: RunFolder, sequences: Sequences, overrides: tuple[str, ...]
 ) -> None:
-    one = make_trainer(config, sequences, tables, Worker())
-    other = make_trainer(config, with_other_future(sequences), tables, Worker())
+    """Nor does it reach the places that a term looks up for itself."""
+    config = make_config("unused", *overrides)
+    one, other = (
+        make_trainer(config, with_future, tables_of(run, with_future), Worker())
+        for with_future in (sequences, with_other_future(sequences))
+    )
     losses = [[line["loss"] for line in train(trainer).history] for trainer in (one, other)]
     assert losses[0] == losses[1]
     for name, value in one.model.state_dict().items():
@@ -114,7 +137,7 @@ def test_gradients_are_scaled_down(sequences: Sequences, tables: SemanticTables)
 def test_a_loss_that_is_no_number_ends_training(config: Config, sequences: Sequences, tables: SemanticTables) -> None:
     trainer = make_trainer(config, sequences, tables, Worker())
     with torch.no_grad():
-        trainer.model.encoder.item_embedding.weight[5] = float("nan")
+        trainer.model.encoder.catalogue.embedding.weight[5] = float("nan")
     with pytest.raises(StageError, match=r"The loss next_item is nan in epoch 1; use a lower train\.learning_rate"):
         train(trainer)
 

@@ -9,10 +9,13 @@ from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
+from sracl_dist.evaluate.ranking import catalogue_scores
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.loop import Trainer, fit, make_trainer
-from sracl_dist.train.state import DESCRIPTION, MEMORY, OPTIMISER, WEIGHTS, Progress, load_best_encoder
+from sracl_dist.train.state import DESCRIPTION, ENCODER, MEMORY, OPTIMISER, WEIGHTS, Progress, load_best_encoder
 from sracl_dist.train.worker import Worker
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def test_round_trip(trainer: Trainer, saved: Path, config: Config, tables: Seman
 
 
 def test_files_are_safetensors_and_json(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == sorted([WEIGHTS, MEMORY, OPTIMISER, DESCRIPTION])
+    assert sorted(path.name for path in saved.iterdir()) == sorted([WEIGHTS, ENCODER, MEMORY, OPTIMISER, DESCRIPTION])
     assert list(saved.parent.iterdir()) == [saved]
 
 
@@ -90,10 +93,35 @@ def test_best_encoder_needs_nothing_but_its_files(
     tmp_path: Path, run: RunFolder, config: Config, sequences: Sequences
 ) -> None:
     write_best(run, config, sequences, tmp_path)
-    encoder = load_best_encoder(run, sequences.num_items, torch.device("cpu"))
+    encoder = load_best_encoder(run, sequences.num_items, CPU)
     assert not encoder.training
     assert encoder.max_length == config.model.max_length
     with pytest.raises(StorageError, match="was trained for 48 items and the run now has 50"):
-        load_best_encoder(run, 50, torch.device("cpu"))
+        load_best_encoder(run, 50, CPU)
     description = json.loads(run.stage("train").read_bytes("best/checkpoint.json"))
     assert description["made_from"]["model.width"] == 16
+
+
+@pytest.mark.parametrize("overrides", [(), ("model.item_text=true", "model.repeat_bias=true", "model.encoder=gru4rec")])
+def test_best_encoder_scores_like_the_trained_one(
+    tmp_path: Path, run: RunFolder, sequences: Sequences, tables: SemanticTables, overrides: tuple[str, ...]
+) -> None:
+    config = make_config("unused", *overrides)
+    trainer = make_trainer(config, sequences, tables, Worker())
+    write_best(run, config, sequences, tmp_path, num_epochs=1)
+    next(fit(trainer, Progress()))
+    contexts = [sequences.context(user, "test") for user in range(10)]
+    ((_, expected, _),) = catalogue_scores(trainer.model.encoder, contexts, CPU)
+    ((_, scores, _),) = catalogue_scores(load_best_encoder(run, sequences.num_items, CPU), contexts, CPU)
+    assert torch.equal(scores, expected)
+
+
+def test_a_damaged_best_encoder_is_refused(
+    tmp_path: Path, run: RunFolder, config: Config, sequences: Sequences
+) -> None:
+    write_best(run, config, sequences, tmp_path)
+    folder = run.stage("train")
+    content = folder.read_bytes("best/encoder.safetensors")
+    folder.write_bytes("best/encoder.safetensors", content[: len(content) // 2])
+    with pytest.raises(StorageError, match=r"best/?,? is damaged"):
+        load_best_encoder(run, sequences.num_items, CPU)

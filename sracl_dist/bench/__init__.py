@@ -1,0 +1,9 @@
+"""Measurements of this package's parts on the machine at hand, each against something measured in the same run.
+
+A new one is a module with a function from a dataclass of settings to figures by name, and a line in BENCHES.
+"""
+
+BENCHES = {
+    "train": "sracl_dist.bench.train:measure",
+}
+"""`module:function` by name; imported only when it is asked for."""

@@ -1,0 +1,128 @@
+"""A way of training under the clock.
+
+M trained positions of a step, C candidates, D width, U users.
+"""
+
+from collections.abc import Iterator
+from itertools import count, islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sracl_dist.bench.machine import seconds
+from sracl_dist.bench.operations import count_operations
+from sracl_dist.columns import PAD
+from sracl_dist.config import Config
+from sracl_dist.data.sequences import Sequences
+from sracl_dist.model.catalogue import Catalogue
+from sracl_dist.model.objectives import CrossSequence
+from sracl_dist.model.softmax import full_softmax_loss
+from sracl_dist.model.tables import SemanticTables
+from sracl_dist.train.loop import Trainer, make_trainer, train_step
+from sracl_dist.train.worker import Worker
+
+NUM_WARM_STEPS = 2
+"""Steps before the first that is measured: the first ones make the optimiser's state and the caches."""
+NUM_COUNTED_STEPS = 4
+"""Steps whose operations are counted, and whose states the softmax apart is measured with."""
+
+
+class Variant:
+    """A trainer that is asked for steps, epoch after epoch; its bank is full, as in every epoch but the first."""
+
+    def __init__(self, config: Config, sequences: Sequences, tables: SemanticTables, device: torch.device) -> None:
+        self.trainer: Trainer = make_trainer(config, sequences, tables, Worker(device=device))
+        self.trainer.model.train()
+        _fill_bank(self.trainer)
+        self._device = device
+        self._steps = self._all_steps()
+        self._num_steps = 0
+        self.run(NUM_WARM_STEPS)
+        self._step_s = seconds(lambda: self.run(1), device)
+
+    def run(self, num_steps: int) -> int:
+        """Train so many steps; returns the number of targets."""
+        return sum(self._train(rows) for rows in islice(self._steps, num_steps))
+
+    def examples_per_second(self, turn_s: float) -> float:
+        """Targets trained per second, over as many steps as fit, at least one."""
+        num_steps, num_targets = max(1, round(turn_s / self._step_s)), 0
+
+        def turn() -> None:
+            nonlocal num_targets
+            num_targets = self.run(num_steps)
+
+        turn_took_s = seconds(turn, self._device)
+        self._step_s = turn_took_s / num_steps
+        return num_targets / turn_took_s
+
+    def epoch_s(self) -> float:
+        """Seconds of one whole epoch."""
+        order = self.trainer.batches.order(0)
+        return seconds(lambda: [self._train(rows) for rows in order], self._device)
+
+    def operations_per_example(self) -> float:
+        """Floating point operations of the matrix products of a step, by target."""
+        num_targets = 0
+
+        def steps() -> None:
+            nonlocal num_targets
+            num_targets = self.run(NUM_COUNTED_STEPS)
+
+        return count_operations(steps) / num_targets
+
+    def _train(self, rows: NDArray[np.int64]) -> int:
+        self._num_steps += 1
+        return train_step(self.trainer, rows, self._num_steps)[2]
+
+    def _all_steps(self) -> Iterator[NDArray[np.int64]]:
+        for epoch in count():
+            yield from self.trainer.batches.order(epoch)
+
+
+class CatalogueSoftmax:
+    """The softmax over the catalogue apart from the rest of a step, on the states of some steps of a variant."""
+
+    def __init__(self, variant: Variant) -> None:
+        self._device = variant.trainer.worker.device
+        self._inputs = list(_softmax_inputs(variant.trainer))
+        self._num_targets = sum(len(targets_M) for _, _, targets_M in self._inputs)
+        self.seconds_per_example()
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        """Numbers of candidates C and of their columns D."""
+        num_candidates, width = self._inputs[0][1].shape
+        return num_candidates, width
+
+    def seconds_per_example(self) -> float:
+        """Time of loss and gradients by target."""
+        return seconds(self._forwards_and_backwards, self._device) / self._num_targets
+
+    def _forwards_and_backwards(self) -> None:
+        for states_MD, candidates_CD, targets_M in self._inputs:
+            full_softmax_loss(states_MD, candidates_CD, targets_M).backward()
+
+
+@torch.no_grad()
+def _softmax_inputs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """States, candidates and targets as the term next_item has them."""
+    encoder = trainer.model.encoder
+    catalogue = encoder.catalogue
+    if not isinstance(catalogue, Catalogue):
+        raise TypeError("a model in training has a catalogue that is learned")
+    for rows in trainer.batches.order(0)[:NUM_COUNTED_STEPS]:
+        batch = trainer.batches.batch(rows).to(trainer.worker.device)
+        table_VD = catalogue()
+        is_trained_T = batch.targets_T != PAD
+        states_MD = encoder(batch.rows, table_VD)[is_trained_T]
+        candidates_CD, targets_M = catalogue.candidates(table_VD, batch.targets_T[is_trained_T])
+        yield states_MD.requires_grad_(), candidates_CD.clone().requires_grad_(), targets_M
+
+
+def _fill_bank(trainer: Trainer) -> None:
+    term = trainer.model.objective("cross_sequence")
+    if isinstance(term, CrossSequence) and term.bank is not None:
+        term.bank.write(torch.arange(len(term.bank.seen_U)), torch.randn_like(term.bank.states_UD))

@@ -1,0 +1,218 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sracl_dist.model import softmax
+from sracl_dist.model.softmax import LaterTargets, Repeats, full_softmax_loss, sampled_softmax_loss
+
+NUM_POSITIONS, NUM_CANDIDATES, WIDTH = 23, 17, 6
+
+
+class Case:
+    """States, candidates, targets and what else there may be, and the plain computation in float64."""
+
+    def __init__(self, *, seed: int = 0, scale: float = 1.0, repeats: bool = False, later: bool = False) -> None:
+        torch.manual_seed(seed)
+        self.states = (scale * torch.randn(NUM_POSITIONS, WIDTH)).requires_grad_()
+        self.candidates = torch.randn(NUM_CANDIDATES, WIDTH).requires_grad_()
+        self.targets = torch.randint(NUM_CANDIDATES, (NUM_POSITIONS,))
+        self.leaves = [self.states, self.candidates]
+        self.repeats: Repeats | None = None
+        if repeats:
+            rows, columns = torch.nonzero(torch.rand(NUM_POSITIONS, NUM_CANDIDATES) < 0.2).unbind(1)
+            kept = (rows != 3) & (rows != NUM_POSITIONS - 1)  # positions without any, one of them the last
+            self.repeats = Repeats(rows[kept], columns[kept], torch.tensor(0.7).requires_grad_())
+            assert (self.repeats.columns_R == self.targets[self.repeats.rows_R]).any()
+            self.leaves.append(self.repeats.bias)
+        self.later: LaterTargets | None = None
+        if later:
+            later_targets = torch.randint(NUM_CANDIDATES, (NUM_POSITIONS, 3))
+            later_targets[:4, 1] = self.targets[:4]  # the next item comes once more
+            weights = torch.tensor([0.5, 0.25, 0.125]) * (torch.rand(NUM_POSITIONS, 3) < 0.7)
+            self.later = LaterTargets(later_targets, weights)
+
+    def loss(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return full_softmax_loss(
+            self.states, self.candidates, self.targets, repeats=self.repeats, later=self.later, dtype=dtype
+        )
+
+    def expected(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The loss, and the gradients of two and a half times the loss by the leaves."""
+        leaves = [leaf.detach().double().requires_grad_() for leaf in self.leaves]
+        scores = leaves[0] @ leaves[1].T
+        if self.repeats is not None:
+            seen = torch.zeros(NUM_POSITIONS, NUM_CANDIDATES, dtype=torch.float64)
+            seen[self.repeats.rows_R, self.repeats.columns_R] = 1.0
+            scores = scores + leaves[2] * seen
+        losses = F.cross_entropy(scores, self.targets, reduction="none")
+        if self.later is not None:
+            weight = torch.ones(NUM_POSITIONS, dtype=torch.float64)
+            for targets, weights in zip(self.later.targets_MF.T, self.later.weights_MF.T, strict=True):
+                losses = losses + weights * F.cross_entropy(scores, targets, reduction="none")
+                weight = weight + weights
+            losses = losses / weight
+        return losses.sum().detach(), torch.autograd.grad(2.5 * losses.sum(), leaves)
+
+
+def assert_close(value: Tensor | None, expected: Tensor, relative: float) -> None:
+    """Within `relative` of the largest entry."""
+    assert value is not None
+    assert (value.detach().double() - expected).abs().max() <= relative * expected.abs().max() + 1e-7
+
+
+WITH = pytest.mark.parametrize(("repeats", "later"), [(False, False), (True, False), (False, True), (True, True)])
+
+
+@pytest.mark.parametrize("scores_per_chunk", [1, 17, 18, 40, 7 * 17, 22 * 17, 23 * 17, 10**6])
+@WITH
+def test_loss_and_gradients_equal_those_of_torch(
+    monkeypatch: pytest.MonkeyPatch, scores_per_chunk: int, repeats: bool, later: bool
+) -> None:
+    monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", scores_per_chunk)
+    case = Case(repeats=repeats, later=later)
+    loss = case.loss()
+    expected, gradients = case.expected()
+    assert_close(loss, expected, 1e-5)
+    (2.5 * loss).backward()
+    for leaf, gradient in zip(case.leaves, gradients, strict=True):
+        assert_close(leaf.grad, gradient, 1e-5)
+
+
+@WITH
+def test_gradients_equal_finite_differences(repeats: bool, later: bool) -> None:
+    case = Case(seed=1, repeats=repeats, later=later)
+    case.loss().backward()
+    for leaf in case.leaves:
+        direction = torch.randn_like(leaf)
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                leaf.add_(sign * 1e-2 * direction)
+                ends.append(float(case.loss()))
+                leaf.sub_(sign * 1e-2 * direction)
+        assert leaf.grad is not None
+        assert (ends[0] - ends[1]) / 2e-2 == pytest.approx(float((leaf.grad * direction).sum()), rel=1e-2, abs=1e-2)
+
+
+def test_a_target_whose_share_rounds_to_nothing_has_the_right_loss() -> None:
+    states = torch.tensor([[300.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    candidates = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    loss = full_softmax_loss(states, candidates, torch.tensor([1, 2]))
+    assert float(loss.detach()) == pytest.approx(600 + math.log(2 + math.e) - 1, rel=1e-6)
+    loss.backward()
+    assert states.grad is not None
+    assert candidates.grad is not None
+    assert states.grad[0].tolist() == pytest.approx([2.0, 0.0])  # towards the target, away from the certain one
+    assert candidates.grad[:2, 0].tolist() == pytest.approx([300.0, -300.0])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 30.0, 1000.0])
+def test_small_and_extreme_scores(scale: float) -> None:
+    case = Case(seed=2, scale=scale, repeats=True)
+    loss = case.loss()
+    expected, gradients = case.expected()
+    assert_close(loss, expected, 1e-5)
+    (2.5 * loss).backward()
+    for leaf, gradient in zip(case.leaves, gradients, strict=True):
+        # A share's relative error is that of its score, hence of `scale` roundings.
+        assert_close(leaf.grad, gradient, max(1e-5, scale * 1e-6))
+
+
+@pytest.mark.parametrize("scores_per_chunk", [40, 10**6])
+@WITH
+def test_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, scores_per_chunk: int, repeats: bool, later: bool) -> None:
+    """It has 8 bits: a score is off by up to 1/256 of itself, and so are loss and gradients, times a few."""
+    monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", scores_per_chunk)
+    case = Case(repeats=repeats, later=later)
+    loss = case.loss(torch.bfloat16)
+    expected, gradients = case.expected()
+    assert loss.dtype == torch.float32
+    assert_close(loss, expected, 0.01)
+    (2.5 * loss).backward()
+    for leaf, gradient in zip(case.leaves, gradients, strict=True):
+        assert leaf.grad is not None
+        assert leaf.grad.dtype == torch.float32
+        assert_close(leaf.grad, gradient, 0.03)
+
+
+def test_bfloat16_does_not_lose_small_parts_of_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum over 2,000 chunks in bfloat16 would stand still at 256 times the summand."""
+    monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", 2)
+    states, candidates = torch.ones(2000, 1, requires_grad=True), torch.zeros(2, 1, requires_grad=True)
+    full_softmax_loss(states, candidates, torch.zeros(2000, dtype=torch.long), dtype=torch.bfloat16).backward()
+    assert candidates.grad is not None
+    assert candidates.grad.flatten().tolist() == [-1000.0, 1000.0]
+
+
+@WITH
+def test_without_gradients_the_value_is_the_same(repeats: bool, later: bool) -> None:
+    case = Case(repeats=repeats, later=later)
+    with torch.no_grad():
+        loss = case.loss()
+    assert not loss.requires_grad
+    assert_close(loss, case.expected()[0], 1e-5)
+
+
+def test_no_positions_give_zero_and_gradients_of_zero() -> None:
+    states, candidates, bias = torch.zeros(0, 4, requires_grad=True), torch.randn(5, 4).requires_grad_(), torch.ones(())
+    none = torch.zeros(0, dtype=torch.long)
+    loss = full_softmax_loss(states, candidates, none, Repeats(none, none, bias.requires_grad_()))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert candidates.grad is not None
+    assert candidates.grad.eq(0).all()
+    assert bias.grad is not None
+    assert float(bias.grad) == 0
+
+
+def test_sampled_softmax_equals_the_double_loop() -> None:
+    torch.manual_seed(3)
+    table = torch.randn(9, 4)
+    states, targets = torch.randn(5, 4), torch.tensor([1, 2, 3, 4, 1])
+    sampled = torch.tensor([1, 6, 6, 3, 8, 1])  # accidental hits for three positions, and one item twice
+    log_expected = torch.randn(9)
+    expected = 0.0
+    for state, target in zip(states, targets.tolist(), strict=True):
+        own = math.exp(float(state @ table[target]))
+        below = own
+        for item in sampled.tolist():
+            if item != target:
+                below += math.exp(float(state @ table[item] - log_expected[item]))
+        expected -= math.log(own / below)
+    loss = sampled_softmax_loss(states, table[targets], targets, table[sampled], sampled, log_expected[sampled])
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sample_of_nothing_but_the_target_costs_nothing() -> None:
+    states, table = torch.randn(2, 3), torch.randn(4, 3)
+    targets, sampled = torch.tensor([2, 2]), torch.tensor([2, 2, 2])
+    loss = sampled_softmax_loss(states, table[targets], targets, table[sampled], sampled, torch.zeros(3))
+    assert float(loss) == 0.0
+
+
+def mean_sampled_gradient(corrected: bool, seed: int = 4) -> tuple[Tensor, Tensor]:
+    """The gradient by the items' table, averaged over many samples; and that of the full softmax."""
+    torch.manual_seed(seed)
+    num_items, num_sampled = 30, 4096
+    table, states = torch.randn(num_items, 4, requires_grad=True), 0.5 * torch.randn(8, 4)
+    targets = torch.randint(num_items, (8,))
+    shares = torch.arange(1, num_items + 1.0)
+    shares /= shares.sum()
+    log_expected = (shares * num_sampled).log() if corrected else torch.zeros(num_items)
+    (full,) = torch.autograd.grad(F.cross_entropy(states @ table.T, targets, reduction="sum"), table)
+    total = torch.zeros_like(table)
+    for _ in range(40):
+        sampled = torch.multinomial(shares, num_sampled, replacement=True)
+        loss = sampled_softmax_loss(states, table[targets], targets, table[sampled], sampled, log_expected[sampled])
+        total += torch.autograd.grad(loss, table)[0] / 40
+    return total, full
+
+
+def test_sampled_gradients_approach_those_of_the_full_softmax() -> None:
+    sampled, full = mean_sampled_gradient(corrected=True)
+    uncorrected, _ = mean_sampled_gradient(corrected=False)
+    assert (sampled - full).norm() < 0.02 * full.norm()
+    assert (uncorrected - full).norm() > 0.1 * full.norm()
