@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sracl_dist.columns import PAD
+from sracl_dist.columns import MISSING, PAD
 from sracl_dist.config.sections import ModelConfig
 from sracl_dist.model.tables import SemanticTables
 
@@ -21,8 +21,8 @@ class Catalogue(nn.Module):
     """Learned representations of the items.
 
     With `model.item_text` an item is e_v = embedding_v + W t_v, t_v being its centred text vector. An item that never
-    occurs in training then has no embedding of its own: its text alone places it, and in training it is no candidate,
-    since it could only ever be one that loses.
+    occurs in training has no embedding of its own: it borrows that of the nearest item by meaning that does, and where
+    its neighbour list has none, its text alone places it. In training it is no candidate, since it could only lose.
     """
 
     candidates_C: Tensor
@@ -51,13 +51,14 @@ class Catalogue(nn.Module):
         self.text_projection = nn.Linear(centred_VP.shape[1], config.width, bias=False)
         nn.init.normal_(self.text_projection.weight, std=INITIAL_STD)
         self.register_buffer("text_VP", torch.from_numpy(centred_VP), persistent=False)
-        self.register_buffer("has_embedding_V1", torch.from_numpy(has_embedding_V[:, None]).float(), persistent=False)
+        lender_V = _lenders(tables.item_neighbours, has_embedding_V)
+        self.register_buffer("lender_V", torch.from_numpy(lender_V), persistent=False)
 
     def forward(self) -> Tensor:
         """Representations [V + 1, D]; the row of PAD is zero and never learned."""
         if self.text_projection is None:
             return self.embedding.weight
-        own_VD = self.embedding.weight * self.get_buffer("has_embedding_V1")
+        own_VD = self.embedding.weight[self.get_buffer("lender_V")]
         return own_VD + cast(Tensor, self.text_projection(self.get_buffer("text_VP")))
 
     def candidates(self, table_VD: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,14 @@ class Catalogue(nn.Module):
         if len(self.candidates_C) == len(table_VD) - 1:
             return table_VD[1:], targets_M - 1
         return table_VD[self.candidates_C], self.place_V[targets_M]
+
+
+def _lenders(neighbours_VK: np.ndarray, has_embedding_V: np.ndarray) -> np.ndarray:
+    """Item whose embedding each item has: its own, or its nearest neighbour's that has one, or that of PAD, zero."""
+    may_lend_VK = (neighbours_VK != MISSING) & has_embedding_V[np.maximum(neighbours_VK, PAD)]
+    nearest_V = neighbours_VK[np.arange(len(neighbours_VK)), may_lend_VK.argmax(axis=1)]
+    borrowed_V = np.where(may_lend_VK.any(axis=1), nearest_V, PAD)
+    return np.where(has_embedding_V, np.arange(len(has_embedding_V)), borrowed_V)
 
 
 class FixedCatalogue(nn.Module):

@@ -40,10 +40,27 @@ def test_an_item_is_its_embedding_and_its_centred_text(cold_tables: SemanticTabl
     text = torch.from_numpy(cold_tables.item_vectors)
     trained = [item for item in range(1, 13) if item not in COLD]
     centre = text[trained].mean(dim=0)
+    lenders = {PAD: None, **{item: item for item in trained}}
+    for item in COLD:  # the first of the neighbours, nearest first, that occurs in training
+        near = [int(other) for other in cold_tables.item_neighbours[item] if other in trained]
+        lenders[item] = near[0] if near else None
+    assert all(lenders[item] for item in COLD)
     for item, row in enumerate(catalogue()):
-        own = torch.zeros(16) if item in (PAD, *COLD) else embedding[item]
+        lender = lenders[item]
+        own = torch.zeros(16) if lender is None else embedding[lender]
         said = torch.zeros(8) if item == PAD else text[item] - centre
         assert torch.allclose(row, own + project.weight @ said, atol=1e-7), item
+
+
+def test_an_item_without_a_neighbour_that_is_trained_has_its_text_alone(
+    cold_sequences: Sequences, tmp_path: Path
+) -> None:
+    tables = tables_of(write_run(tmp_path, cold_sequences), cold_sequences)
+    tables.item_neighbours[7] = [9, 12, -1, -1]
+    tables.item_neighbours[9] = -1
+    tables.item_neighbours[12] = [7, -1, 9, 4]
+    lenders = Catalogue(make_config("unused", *TEXT).model, tables).get_buffer("lender_V")
+    assert lenders.tolist() == [0, 1, 2, 3, 4, 5, 6, PAD, 8, PAD, 10, 11, 4]
 
 
 def test_without_text_every_item_has_an_embedding_and_is_a_candidate(cold_tables: SemanticTables) -> None:
