@@ -98,7 +98,7 @@ STAGES = {
             function="sracl_dist.train.launch:train",
             settings=("model", "objectives", "train", "run.seed"),
             inputs=("prepare", "embed", "neighbours"),
-            version=2,  # with a finished encoder for inference
+            version=3,  # items without interactions borrow an embedding
         ),
         Stage(
             name="evaluate",

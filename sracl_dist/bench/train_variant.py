@@ -74,8 +74,9 @@ class Variant:
         return count_operations(steps) / num_targets
 
     def _train(self, rows: NDArray[np.int64]) -> int:
+        num_targets = train_step(self.trainer, rows, self._num_steps)[2]
         self._num_steps += 1
-        return train_step(self.trainer, rows, self._num_steps)[2]
+        return num_targets
 
     def _all_steps(self) -> Iterator[NDArray[np.int64]]:
         for epoch in count():

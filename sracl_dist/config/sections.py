@@ -284,7 +284,7 @@ class ModelConfig:
     num_layers: int = 2
     """Layers of the encoder."""
     num_heads: int = 2
-    """Attention heads; must divide width."""
+    """sasrec, hstu: attention heads; must divide width."""
     feedforward_width: int = 256
     """sasrec: width of the feed-forward layer; gru4rec: width of the recurrent state."""
     norm: Literal["post", "pre"] = "post"
@@ -324,7 +324,7 @@ class NextItemConfig:
     horizon: int = 1
     """full: so many of the items that follow are targets of a position, not only the next one."""
     horizon_discount: float = 0.5
-    """Each further target weighs this much of the one before it."""
+    """full: each further target weighs this much of the one before it."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
@@ -476,12 +476,12 @@ class TrainConfig:
     decay: Literal["none", "cosine", "linear"] = "none"
     """How the learning rate falls from its highest value to 0 at the end of train.epochs."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of the matrices of the encoder; biases, norms and positions have none."""
+    """Decoupled weight decay of all matrices but embeddings; biases, norms and positions have none."""
     embedding_weight_decay: float = 0.0
     """Decoupled weight decay of the item embeddings."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of products in training: on a CPU those with the catalogue, on a GPU all of them; weights, sums and
-    evaluation stay float32."""
+    """Number format of products in training: on a CPU those of the full softmax, on a GPU all of them; weights, sums
+    and evaluation stay float32."""
     examples: Literal["histories", "prefixes"] = "histories"
     """histories: a row per history, every position an example; prefixes: the reference's way, every prefix a padded row
     of its own with 3 + k encoder passes more, at a multiple of the cost, with train.batch_rows prefixes per step."""
@@ -509,6 +509,8 @@ class TrainConfig:
         require(norm is None or norm > 0, "train.max_gradient_norm", norm, "use above 0, or null")
         require(self.gpus_per_worker in (0, 1), "train.gpus_per_worker", self.gpus_per_worker, "use 0 or 1")
         require(self.max_failures >= 0, "train.max_failures", self.max_failures, "use 0 or more")
+        warmup, fits = self.warmup_epochs, 0 <= self.warmup_epochs <= self.epochs
+        require(fits, "train.warmup_epochs", warmup, f"use 0 to train.epochs={self.epochs}")
         enough = self.batch_rows >= self.num_workers
         require(enough, "train.batch_rows", self.batch_rows, f"use train.num_workers={self.num_workers} or more")
 

@@ -1,6 +1,6 @@
 """What an item is to the recommender: an embedding of its own, and where configured what its text says.
 
-V catalogue, D width, P width of the text vectors, S pairs of a row and an item.
+V catalogue, C candidates, M targets, K neighbours, D width, P width of the text vectors.
 """
 
 from typing import cast
@@ -58,7 +58,7 @@ class Catalogue(nn.Module):
         """Representations [V + 1, D]; the row of PAD is zero and never learned."""
         if self.text_projection is None:
             return self.embedding.weight
-        own_VD = self.embedding.weight[self.get_buffer("lender_V")]
+        own_VD = self.embedding(self.get_buffer("lender_V"))
         return own_VD + cast(Tensor, self.text_projection(self.get_buffer("text_VP")))
 
     def candidates(self, table_VD: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:

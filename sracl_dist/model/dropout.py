@@ -31,6 +31,6 @@ class Dropout(nn.Module):
     def _factors(self, values: Tensor) -> Tensor:
         num = values.numel()
         drawn = torch.empty(-(-num // LANES), dtype=torch.int64).random_(-(2**63), None)
-        threshold = round(self.rate * LEVELS) - LEVELS // 2
+        threshold = min(round(self.rate * LEVELS), LEVELS - 1) - LEVELS // 2
         kept = drawn.view(torch.int16)[:num].view(values.shape) >= threshold
         return kept.to(values.dtype).mul_(1 / (1 - self.rate))

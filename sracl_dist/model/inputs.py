@@ -68,7 +68,7 @@ class Batch:
         """
         items_T = self.rows.items_T.cpu().numpy()
         row_T = np.repeat(np.arange(len(self.rows)), self.rows.lengths_B.numpy())
-        _, first = np.unique(np.stack([row_T, items_T]), axis=1, return_index=True)
+        _, first = np.unique(row_T * (items_T.max(initial=0) + 1) + items_T, return_index=True)
         is_first_T = np.zeros(len(items_T), dtype=bool)
         is_first_T[first] = True
         places = places_M.cpu().numpy()

@@ -14,6 +14,8 @@ SCORES_PER_CHUNK = 1_200_000
 """Scores held at a time: few enough to stay in a processor's cache, where the chunk is written, read and used twice."""
 GPU_SCORES_PER_CHUNK = 64_000_000
 """The same on a GPU, which needs large products to be busy."""
+LEAST_ROWS = 32
+"""Positions in a chunk at least: every chunk reads the whole catalogue, which fewer would not pay for."""
 
 
 class Repeats(NamedTuple):
@@ -68,7 +70,11 @@ def full_softmax_loss(
         weights_MF = torch.cat([weights_MF, later.weights_MF], dim=1)
         weights_MF = weights_MF / weights_MF.sum(dim=1, keepdim=True)
     wants_gradient = torch.is_grad_enabled()
-    loss: Tensor = _FullSoftmax.apply(states_MD, candidates_CD, targets_MF, weights_MF, *pairs, dtype, wants_gradient)
+    # The formats are chosen one by one in here; autocast would make a softmax in bfloat16 float32 again.
+    with torch.autocast(states_MD.device.type, enabled=False):
+        loss: Tensor = _FullSoftmax.apply(
+            states_MD, candidates_CD, targets_MF, weights_MF, *pairs, dtype, wants_gradient
+        )
     return loss
 
 
@@ -132,9 +138,9 @@ class _FullSoftmax(torch.autograd.Function):
 def _log_shares(shares: Tensor, scores: Tensor, targets: Tensor) -> Tensor:
     """Logarithm of each target's share, in float32."""
     target_shares = shares.gather(1, targets).float()
-    if bool((target_shares > 0).all()):
+    if bool((target_shares > torch.finfo(torch.float32).tiny).all()):
         return target_shares.log()
-    # A share that rounds to 0 is found by way of the likeliest item's.
+    # A share that rounds to 0, or has lost most of its digits on the way there, is found by that of the likeliest item.
     best_scores, best_shares = scores.amax(dim=1, keepdim=True).float(), shares.amax(dim=1, keepdim=True).float()
     return scores.gather(1, targets).float() - best_scores + best_shares.log()
 
@@ -151,7 +157,7 @@ def _pairs_of(chunk: slice, rows_R: Tensor | None, columns_R: Tensor | None) -> 
 def chunks(num_positions: int, num_candidates: int, device: torch.device) -> list[slice]:
     """Pieces of the positions, each with few enough scores; they follow from the candidates, not from the positions."""
     scores = SCORES_PER_CHUNK if device.type == "cpu" else GPU_SCORES_PER_CHUNK
-    rows = max(1, scores // max(1, num_candidates))
+    rows = max(LEAST_ROWS, scores // max(1, num_candidates))
     return [slice(start, min(start + rows, num_positions)) for start in range(0, num_positions, rows)]
 
 

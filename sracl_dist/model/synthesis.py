@@ -38,7 +38,7 @@ class StateBank(nn.Module):
     @torch.no_grad()
     def write(self, users_M: Tensor, states_MD: Tensor) -> None:
         """Remember the states of distinct users."""
-        self.states_UD[users_M] = states_MD.detach()
+        self.states_UD[users_M] = states_MD.detach().to(self.states_UD.dtype)
         self.seen_U[users_M] = True
 
 

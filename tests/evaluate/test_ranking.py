@@ -88,6 +88,7 @@ def test_chunks_do_not_change_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = np.arange(1, 8, dtype=np.int32)
     whole = rank_targets(Scripted(scores, contexts), contexts, targets, CPU)
     monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", 24)
+    monkeypatch.setattr(softmax, "LEAST_ROWS", 1)
     parts = rank_targets(Scripted(scores, contexts), contexts, targets, CPU)
     assert parts.seen_kept.tolist() == whole.seen_kept.tolist()
     assert parts.seen_removed.tolist() == whole.seen_removed.tolist()

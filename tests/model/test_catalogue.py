@@ -88,10 +88,13 @@ def test_with_text_candidates_are_the_items_of_the_training(cold_tables: Semanti
 def test_the_row_of_padding_is_never_learned(
     cold_sequences: Sequences, cold_tables: SemanticTables, overrides: tuple[str, ...]
 ) -> None:
-    """Not even by the views that hide items, and decay leaves it at zero."""
+    """Not by views that hide items, nor by substitutes that borrow their embedding from it; decay leaves it at zero."""
+    cold_tables.item_neighbours[1:] = [*COLD, -1]
+    cold_tables.item_neighbours[list(COLD)] = -1
     terms = f"objectives.terms=[{','.join(OBJECTIVES)}]"
     config = make_config("unused", terms, "train.embedding_weight_decay=0.1", "train.weight_decay=0.1", *overrides)
     config.objectives.random_views.weight, config.objectives.random_views.mask_share = 1.0, 0.7
+    config.objectives.intra_sequence.weight, config.objectives.intra_sequence.replacement_rate = 1.0, 0.7
     trainer = make_trainer(config, cold_sequences, cold_tables, Worker())
     before = trainer.model.encoder.catalogue().detach().clone()
     for _ in fit(trainer, Progress()):

@@ -72,6 +72,7 @@ def test_loss_and_gradients_equal_those_of_torch(
     monkeypatch: pytest.MonkeyPatch, scores_per_chunk: int, repeats: bool, later: bool
 ) -> None:
     monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", scores_per_chunk)
+    monkeypatch.setattr(softmax, "LEAST_ROWS", 1)
     case = Case(repeats=repeats, later=later)
     loss = case.loss()
     expected, gradients = case.expected()
@@ -109,6 +110,13 @@ def test_a_target_whose_share_rounds_to_nothing_has_the_right_loss() -> None:
     assert candidates.grad[:2, 0].tolist() == pytest.approx([300.0, -300.0])
 
 
+@pytest.mark.parametrize("gap", [80, 88, 95, 100, 103, 104, 150])
+def test_a_share_on_its_way_to_nothing_has_lost_no_digits(gap: float) -> None:
+    states, candidates = torch.ones(1, 1, requires_grad=True), torch.tensor([[0.0], [float(gap)]])
+    loss = full_softmax_loss(states, candidates, torch.tensor([0]))
+    assert float(loss.detach()) == pytest.approx(gap, rel=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-3, 30.0, 1000.0])
 def test_small_and_extreme_scores(scale: float) -> None:
     case = Case(seed=2, scale=scale, repeats=True)
@@ -126,6 +134,7 @@ def test_small_and_extreme_scores(scale: float) -> None:
 def test_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, scores_per_chunk: int, repeats: bool, later: bool) -> None:
     """It has 8 bits: a score is off by up to 1/256 of itself, and so are loss and gradients, times a few."""
     monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", scores_per_chunk)
+    monkeypatch.setattr(softmax, "LEAST_ROWS", 1)
     case = Case(repeats=repeats, later=later)
     loss = case.loss(torch.bfloat16)
     expected, gradients = case.expected()
@@ -141,6 +150,7 @@ def test_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, scores_per_chunk: int
 def test_bfloat16_does_not_lose_small_parts_of_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sum over 2,000 chunks in bfloat16 would stand still at 256 times the summand."""
     monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", 2)
+    monkeypatch.setattr(softmax, "LEAST_ROWS", 1)
     states, candidates = torch.ones(2000, 1, requires_grad=True), torch.zeros(2, 1, requires_grad=True)
     full_softmax_loss(states, candidates, torch.zeros(2000, dtype=torch.long), dtype=torch.bfloat16).backward()
     assert candidates.grad is not None

@@ -24,7 +24,7 @@ class NextItem(Objective):
         self.settings = config.objectives.next_item
         self.dtype = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
         counts_V = tables.training_counts.astype(np.float64)
-        weights_V = np.where(counts_V > 0, counts_V, 0.0) ** self.settings.sampling_power
+        weights_V = counts_V**self.settings.sampling_power
         weights_V[counts_V == 0] = 0.0
         shares_V = torch.from_numpy(weights_V / weights_V.sum())
         self.register_buffer("shares_V", shares_V.float(), persistent=False)
