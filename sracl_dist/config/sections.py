@@ -345,7 +345,7 @@ class ContrastConfig:
     weight: float = 0.1
     """Weight of this term in the loss."""
     similarity: Similarity = "cosine"
-    """How two states are compared; the paper uses inner_product (measured in docs/results.md)."""
+    """How two states are compared; the paper uses inner_product."""
     temperature: float = 0.2
     """Divides the similarities; the reference uses 1 with the inner product."""
 
