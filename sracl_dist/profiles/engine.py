@@ -17,18 +17,9 @@ from sracl_dist.cluster import Cluster, require_room, unwrapped_errors
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError, StageError
+from sracl_dist.profiles.answers import ANSWERS
 from sracl_dist.profiles.prompts import Prompt
 
-ANSWERS = pa.schema(
-    [
-        (PROMPT_HASH, pa.string()),
-        (TEXT, pa.string()),
-        (FINISH_REASON, pa.string()),
-        (NUM_PROMPT_TOKENS, pa.int32()),
-        (NUM_OUTPUT_TOKENS, pa.int32()),
-        (ERROR, pa.string()),
-    ]
-)
 CACHE_BLOCK_TOKENS = 32
 """Only whole blocks are shared between prompts, and the CPU back end's default of 128 exceeds most system messages."""
 SMALL_TASK_CPUS = 0.1
@@ -61,6 +52,7 @@ def generate_answers(
         {
             PROMPT_HASH: [prompt.prompt_hash for prompt in prompts],
             "tokens": pa.array([prompt.token_ids for prompt in prompts], pa.list_(pa.int32())),
+            "answer_start": [prompt.answer_start for prompt in prompts],
         }
     )
     sampling: dict[str, Any] = {
@@ -84,7 +76,7 @@ def generate_answers(
         )
         return {
             PROMPT_HASH: row[PROMPT_HASH],
-            TEXT: row["generated_text"].strip(),
+            TEXT: (row["answer_start"] + row["generated_text"]).strip() if row["generated_text"].strip() else "",
             FINISH_REASON: "stop" if ended else "length",
             NUM_PROMPT_TOKENS: row["num_input_tokens"],
             NUM_OUTPUT_TOKENS: row["num_generated_tokens"],

@@ -74,8 +74,10 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
 
 def _write_prompts(settings: ProfileConfig, texts: TrainingTexts, tokenizer: object) -> list[Prompt]:
     writer = PromptWriter(settings, texts, tokenizer)
-    items = _first(texts.num_training()[1:], settings.max_items) + 1
-    users = _first(np.array([len(texts.history(user)) for user in range(texts.num_users)]), settings.max_users)
+    # An item without training interactions still has attributes; a user without them has nothing to say.
+    items = _first(texts.num_training()[1:], settings.max_items, least=0) + 1
+    lengths = np.array([len(texts.history(user)) for user in range(texts.num_users)])
+    users = _first(lengths, settings.max_users, least=1)
     progress = Progress("profile: prompts", len(items) + len(users), "prompts")
     prompts = []
     for iterator in (writer.items(items.tolist()), writer.users(users.tolist())):
@@ -86,9 +88,9 @@ def _write_prompts(settings: ProfileConfig, texts: TrainingTexts, tokenizer: obj
     return prompts
 
 
-def _first(counts: np.ndarray, limit: int | None) -> np.ndarray:
-    """Indices with a count above 0, all in order or the `limit` highest; ties go to the lower index."""
-    indices = np.flatnonzero(counts > 0)
+def _first(counts: np.ndarray, limit: int | None, least: int) -> np.ndarray:
+    """Indices with a count of `least` or more, all in order or the `limit` highest; ties go to the lower index."""
+    indices = np.flatnonzero(counts >= least)
     if limit is None or limit >= len(indices):
         return indices
     order = np.argsort(-counts[indices], kind="stable")

@@ -1,8 +1,9 @@
 """Prompts as in the paper: an item by its attributes and histories that contain it, a user by its ordered history.
 
 A template is a text file: the constant system message, a line `---`, and the message about one item or user with
-$placeholders. A line whose placeholders are all empty is left out. Constant text comes first, so that an engine can
-cache it. Data are never cut within an id: long titles and descriptions end at a word, histories lose whole items.
+$placeholders; behind another `---` the words that every answer begins with, which keep small models from repeating the
+question. A line whose placeholders are all empty is left out. Constant text comes first, so that an engine can cache
+it. Data are never cut within an id: long titles and descriptions end at a word, histories lose whole items.
 """
 
 import hashlib
@@ -32,10 +33,11 @@ DESCRIPTION_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Template:
-    """System message and the message about one item or user."""
+    """System message, the message about one item or user, and the words that the answer begins with, if any."""
 
     system: str
     message: str
+    answer_start: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Prompt:
     token_ids: list[int]
     prompt_hash: str
     """Hash of prompt, model and sampling: equal hashes have equal answers."""
+    answer_start: str = ""
+    """The last words of the prompt, which belong to the answer."""
 
 
 def load_template(kind: str, path: str | None) -> Template:
@@ -63,7 +67,8 @@ def load_template(kind: str, path: str | None) -> Template:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise ConfigError(f"The template {file} cannot be read as UTF-8 text; mend {key}.") from None
-    system, separator, message = text.partition("\n---\n")
+    system, separator, rest = text.partition("\n---\n")
+    message, _, answer_start = rest.partition("\n---\n")
     if not separator:
         raise ConfigError(f"The template {file} has no line '---' after the system message; add it.")
     template = string.Template(message)
@@ -72,7 +77,7 @@ def load_template(kind: str, path: str | None) -> Template:
         allowed = ", ".join(f"${name}" for name in PLACEHOLDERS[kind])
         problem = f"the placeholder ${unknown[0]}" if unknown else "a stray $ (write $$ for the sign)"
         raise ConfigError(f"The template {file} has {problem}; use only {allowed}.")
-    return Template(system.strip(), message.strip())
+    return Template(system.strip(), message.strip(), answer_start.strip())
 
 
 def template_facts(config: Config) -> dict[str, str]:
@@ -80,7 +85,8 @@ def template_facts(config: Config) -> dict[str, str]:
     facts = {}
     for kind, path in (("item", config.profile.item_template), ("user", config.profile.user_template)):
         template = load_template(kind, path)
-        facts[f"{kind} template"] = hashlib.sha256(f"{template.system}\n{template.message}".encode()).hexdigest()[:16]
+        text = "\n".join((template.system, template.message, template.answer_start))
+        facts[f"{kind} template"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return facts
 
 
@@ -168,7 +174,7 @@ class PromptWriter:
                     f"profile.max_prompt_tokens={limit}; raise it or shorten the template."
                 )
         prompt_hash = hashlib.sha256(f"{self._answer_key}{token_ids}".encode()).hexdigest()[:32]
-        return Prompt(kind, key, token_ids, prompt_hash)
+        return Prompt(kind, key, token_ids, prompt_hash, template.answer_start)
 
     @staticmethod
     def _drop_field(fields: dict[str, str]) -> bool:
@@ -180,18 +186,21 @@ class PromptWriter:
         return False
 
     def _rendered(self, template: Template, fields: dict[str, str]) -> list[int]:
-        """Token ids of the whole conversation up to where the answer starts."""
+        """Token ids of the whole conversation up to where the model goes on, behind the answer's first words."""
         lines = []
         for line in template.message.splitlines():
             names = string.Template(line).get_identifiers()
             if not names or any(fields.get(name) for name in names):
                 lines.append(string.Template(line).substitute(fields))
         messages = [{"role": "system", "content": template.system}, {"role": "user", "content": "\n".join(lines)}]
+        started = self._tokenizer(template.answer_start, add_special_tokens=False)["input_ids"]
         if self._tokenizer.chat_template is None:
-            return list(self._tokenizer("\n\n".join(message["content"] for message in messages) + "\n")["input_ids"])
-        return list(
-            self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+            text = "\n\n".join(message["content"] for message in messages) + "\n"
+            return [*self._tokenizer(text)["input_ids"], *started]
+        asked = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False
         )
+        return [*asked, *started]
 
     def _line(self, item: int) -> tuple[str, int]:
         """An item in one line of a history, and its length in tokens."""

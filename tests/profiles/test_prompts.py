@@ -31,7 +31,8 @@ def test_an_item_prompt_shows_attributes_and_training_histories(texts: TrainingT
     assert "- Film number 1; Film number 2; Film number 4\n- Film number 2; Film number 1\n" in text
     assert "number 5" not in text
     assert "number 6" not in text
-    assert text.endswith("<|im_start|>assistant\n")
+    assert text.endswith("<|im_start|>assistant\nThis is")
+    assert prompt.answer_start == "This is"
 
 
 def test_a_user_prompt_shows_the_history_in_order(texts: TrainingTexts, tokenizer: Any) -> None:

@@ -1,0 +1,88 @@
+"""Where the log and the item texts are, and how they are cleaned and split."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sracl_dist.config.sections.fields import require
+
+
+@dataclass(kw_only=True)
+class LogColumns:
+    """Names of the columns in the interaction files."""
+
+    user_id: str = "user_id"
+    """Column with the user's id."""
+    item_id: str = "item_id"
+    """Column with the item's id."""
+    time: str | None = "timestamp"
+    """Column with the time (a number, or an ISO date-time) or the position within the user; null keeps file order."""
+    rating: str | None = None
+    """Column with a rating; needed only for data.min_rating."""
+
+
+@dataclass(kw_only=True)
+class ItemColumns:
+    """Names of the columns in the item text files."""
+
+    item_id: str = "item_id"
+    """Column with the item's id."""
+    title: str | None = "title"
+    """Column with the title; null where there is none."""
+    brand: str | None = "brand"
+    """Column with the brand or maker; null where there is none."""
+    categories: str | None = "categories"
+    """Column with the categories, a list or a string split at data.category_separator; null where there is none."""
+    description: str | None = "description"
+    """Column with a longer description; null where there is none."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """prepare: from a raw log and item texts to sequences, items and id maps."""
+
+    source: str = "files"
+    """`files`, or a public set: movielens-100k, movielens-1m, amazon-2014:<category>, yelp."""
+    path: str | None = None
+    """Folder with a local copy of the public set; null looks in $SRACL_DATA, then the cache, then fetches it."""
+    interactions: list[str] = field(default_factory=list)
+    """Files or globs with the log (source `files`): .csv .tsv .jsonl .json .parquet .inter, text also as .gz."""
+    item_texts: list[str] = field(default_factory=list)
+    """Files or globs with one row per item (source `files`), formats as above and .item; empty where there are none."""
+    columns: LogColumns = field(default_factory=LogColumns)
+    """Column names in `interactions`."""
+    item_columns: ItemColumns = field(default_factory=ItemColumns)
+    """Column names in `item_texts`."""
+    category_separator: str = "|"
+    """What separates categories within one string."""
+    min_rating: float | None = None
+    """Rows with a lower rating are left out and counted; null takes every row as an interaction."""
+    min_user_interactions: int = 5
+    """k-core: users with fewer interactions are removed, repeatedly, together with the next field."""
+    min_item_interactions: int = 5
+    """k-core: items with fewer interactions are removed, repeatedly."""
+    split: Literal["leave_last_out", "global_time"] = "leave_last_out"
+    """leave_last_out: last item is test, the one before validation; global_time: two points in time for everybody."""
+    validation_share: float = 0.1
+    """global_time: share of all events that lie in the validation period."""
+    test_share: float = 0.1
+    """global_time: share of all events that lie in the test period, the latest one."""
+    max_text_chars: int = 2000
+    """Item texts are cut to this many characters per field, after HTML tags and line breaks are removed."""
+    max_reject_share: float = 0.2
+    """The stage fails when a larger share of the log's rows is unusable, naming the commonest reason."""
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible value."""
+        for name in ("min_user_interactions", "min_item_interactions", "max_text_chars"):
+            require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "use 1 or more")
+        for name in ("validation_share", "test_share"):
+            value = getattr(self, name)
+            require(0 < value < 0.5, f"data.{name}", value, "use a share above 0 and below 0.5")
+        require(0 <= self.max_reject_share <= 1, "data.max_reject_share", self.max_reject_share, "use 0 to 1")
+        separator = self.category_separator
+        require(bool(separator), "data.category_separator", separator, "quote it in YAML, for example '|'")
+        files = self.source == "files"
+        require(not files or bool(self.interactions), "data.interactions", self.interactions, "name the log's files")
+        require(files or not self.interactions, "data.interactions", self.interactions, "set data.source=files")
+        rating = self.min_rating is None or not files or self.columns.rating is not None
+        require(rating, "data.min_rating", self.min_rating, "name the rating column in data.columns.rating")

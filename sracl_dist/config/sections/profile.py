@@ -1,0 +1,79 @@
+"""What the language model is asked, and how it runs."""
+
+from dataclasses import dataclass, field
+
+from sracl_dist.config.sections.fields import neutral, require
+
+
+@dataclass(kw_only=True)
+class ProfileConfig:
+    """profile: a language model describes every item and every user, from training interactions only."""
+
+    model: str = "package:smollm2-135m-instruct"
+    """Hugging Face id, local folder, or `package:` and a name of docs/models.md."""
+    item_template: str | None = None
+    """File with the item prompt; null takes sracl_dist/profiles/templates/item.txt."""
+    user_template: str | None = None
+    """File with the user prompt; null takes sracl_dist/profiles/templates/user.txt."""
+    max_items: int | None = None
+    """Profile only this many items, the most frequent in training first; the others keep their raw text; null: all."""
+    max_users: int | None = None
+    """Profile only this many users, the longest training histories first; null: all."""
+    histories_per_item: int = 10
+    """Item prompt: how many training histories that contain the item are shown."""
+    items_per_history: int = 10
+    """Item prompt: how many items of each history are shown, those around the item first."""
+    items_per_user: int = 50
+    """User prompt: how many of the latest training items are shown."""
+    max_prompt_tokens: int = 1024
+    """Longest prompt; histories lose their oldest items and texts their ends until it fits."""
+    max_output_tokens: int = 128
+    """Longest answer."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 takes the likeliest token."""
+    repetition_penalty: float = 1.1
+    """Above 1 discourages loops, which small models fall into at temperature 0."""
+    max_failed_share: float = 0.02
+    """The stage fails when a larger share of the prompts has no usable answer."""
+    stop: list[str] = field(default_factory=list)
+    """An answer ends behind the first of these texts, for example [". "] for one sentence; empty: the model ends it."""
+    dtype: str = "bfloat16"
+    """Number format of the weights: bfloat16, float16 or float32."""
+    num_replicas: int = neutral(1)
+    """Engines that run side by side."""
+    gpus_per_replica: int = neutral(1)
+    """GPUs of one engine (tensor parallel) where the cluster has GPUs."""
+    cpus_per_replica: int | None = neutral(None)
+    """CPU cores of one engine where the cluster has no GPU; null divides the cores of the node."""
+    batch_rows: int = neutral(64)
+    """Prompts handed to an engine at a time."""
+    max_running_prompts: int = neutral(256)
+    """Prompts that one engine decodes together."""
+    kv_cache_gib: int = neutral(2)
+    """Memory of an engine's key-value cache on CPU, in whole GiB."""
+    commit_interval_s: float = neutral(5.0)
+    """Finished answers reach the disk about this often; a kill also loses what the engines are working on."""
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible value."""
+        for name in ("max_items", "max_users"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"profile.{name}", value, "use 0 or more, or null for all")
+        for name in (
+            "items_per_history",
+            "items_per_user",
+            "max_output_tokens",
+            "num_replicas",
+            "gpus_per_replica",
+            "batch_rows",
+            "max_running_prompts",
+            "kv_cache_gib",
+        ):
+            require(getattr(self, name) >= 1, f"profile.{name}", getattr(self, name), "use 1 or more")
+        require(self.histories_per_item >= 0, "profile.histories_per_item", self.histories_per_item, "use 0 or more")
+        require(self.max_prompt_tokens >= 64, "profile.max_prompt_tokens", self.max_prompt_tokens, "use 64 or more")
+        require(self.temperature >= 0, "profile.temperature", self.temperature, "use 0 or more")
+        require(self.repetition_penalty > 0, "profile.repetition_penalty", self.repetition_penalty, "use above 0")
+        require(0 <= self.max_failed_share <= 1, "profile.max_failed_share", self.max_failed_share, "use 0 to 1")
+        formats = ("bfloat16", "float16", "float32")
+        require(self.dtype in formats, "profile.dtype", self.dtype, f"use one of {', '.join(formats)}")

@@ -1,0 +1,16 @@
+"""What comes back from a language model, whichever engine asked it: one row per prompt, answered or failed."""
+
+import pyarrow as pa
+
+from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
+
+ANSWERS = pa.schema(
+    [
+        (PROMPT_HASH, pa.string()),
+        (TEXT, pa.string()),
+        (FINISH_REASON, pa.string()),
+        (NUM_PROMPT_TOKENS, pa.int32()),
+        (NUM_OUTPUT_TOKENS, pa.int32()),
+        (ERROR, pa.string()),
+    ]
+)
