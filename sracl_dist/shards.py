@@ -1,9 +1,12 @@
 """Shards of dense keys: the unit in which a stage works, commits and resumes."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sracl_dist.artifacts import StageFolder
+
+_NAME = re.compile(r"(.+)/(\d{12})-(\d{12})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,10 @@ def pending_shards(folder: StageFolder, plan: Sequence[Shard]) -> list[Shard]:
     committed = {name for kind in {shard.kind for shard in plan} for name in folder.files(f"{kind}/")}
     folder.delete(committed - wanted)
     return [shard for shard in plan if shard.name not in committed]
+
+
+def committed_shards(folder: StageFolder, kind: str) -> list[Shard]:
+    """Shards of a kind that the stage has written, by rising key, as their names tell."""
+    matches = [match for name in folder.files(f"{kind}/") if (match := _NAME.fullmatch(name))]
+    shards = [Shard(match[1], int(match[2]), int(match[3])) for match in matches if match[1] == kind]
+    return sorted(shards, key=lambda shard: shard.start)

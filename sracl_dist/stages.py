@@ -91,7 +91,8 @@ STAGES = {
             function="sracl_dist.neighbours.job:build_neighbours",
             settings=("neighbours",),
             inputs=("embed",),
-            version=2,  # the sample of the measured recall no longer follows run.seed
+            keep=("lists/",),
+            version=3,  # the last lists are kept for the next time
         ),
         Stage(
             name="train",

@@ -21,9 +21,10 @@ from sracl_dist.data.sequences import load_sequences
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.neighbours.job import build_neighbours
-from sracl_dist.profiles.embed import embed_texts, load_vectors, raw_text
+from sracl_dist.profiles.embed import embed_texts, raw_text
 from sracl_dist.profiles.prompts import Prompt, PromptWriter
 from sracl_dist.profiles.texts import load_training_texts
+from sracl_dist.profiles.vectors import load_vectors
 from sracl_dist.stages import STAGES, run_stage, stage_status
 from sracl_dist.train.batches import TrainingBatches
 

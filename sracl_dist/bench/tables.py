@@ -15,6 +15,7 @@ from sracl_dist.columns import KEY, NEIGHBOURS, VECTOR
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.model.tables import random_others
+from sracl_dist.shards import Shard
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 
@@ -36,7 +37,7 @@ def prepared_tables(config: Config, run: RunFolder, vector_width: int) -> Sequen
         vectors_NP = random.standard_normal((num, vector_width), dtype=np.float32)
         vectors_NP /= np.linalg.norm(vectors_NP, axis=1, keepdims=True)
         columns = {KEY: keys, VECTOR: _lists(vectors_NP)}
-        run.stage("embed").write_table(f"{kind}/part-0.parquet", pa.table(columns))
+        run.stage("embed").write_table(Shard(kind, first, first + num).name, pa.table(columns))
         anyone_NK = np.zeros((num, config.neighbours.num_neighbours), dtype=np.int32)
         others_NK = first + random_others(anyone_NK, 0, num, 0)
         columns = {KEY: keys, NEIGHBOURS: _lists(others_NK)}

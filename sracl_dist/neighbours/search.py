@@ -1,12 +1,17 @@
-"""The only file that imports FAISS: the best candidates of a block of queries within one part of the table."""
+"""The only file that imports FAISS: candidates of a block of queries within one part of the table, by inner product.
+
+n queries, c candidates, M vectors of the part, d width.
+"""
 
 import os
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.errors import SetupError
+from sracl_dist.errors import SetupError, StageError
+from sracl_dist.neighbours.plan import SearchPlan
 
 faiss: Any
 try:
@@ -14,34 +19,105 @@ try:
 except ImportError:  # reported when an index is made, so that the other modules stay importable
     faiss = None
 
+KMEANS_SEED = 1234
+KMEANS_ROUNDS = 10
+ADD_ROWS = 65_536
+"""Vectors added to inverted lists at a time."""
 
-class IndexPart:
-    """A contiguous part of the vectors, searched exactly; on the GPU where the FAISS build and the machine have one."""
+Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
-    def __init__(self, first_key: int, vectors: NDArray[np.float32]) -> None:
-        if faiss is None:
-            raise SetupError("FAISS is not installed; install the extra cpu or gpu of this package.")
-        self._first_key = first_key
-        self._vectors = np.ascontiguousarray(vectors, np.float32)
+
+class Index(ABC):
+    """Some vectors that can be searched; results are rows of theirs."""
+
+    @abstractmethod
+    def search(self, queries: NDArray[np.float32], num_candidates: int) -> Found:
+        """Scores [n, c] and rows [n, c] of the best candidates, best first; row -1 where there are fewer."""
+
+
+class ExactIndex(Index):
+    """Every query against every vector; on the GPU where the FAISS build and the machine have one."""
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        _prepare_faiss()
+        self._vectors = vectors
         self._gpu = faiss.StandardGpuResources() if _has_gpu() else None
-        # Ray limits the threads to the worker's cores; FAISS is told so because it looks only when it is loaded.
-        faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def search(
-        self, queries: NDArray[np.float32], num_candidates: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Inner products [n, c] and keys [n, c] of the best candidates, c = min(num_candidates, size of the part)."""
-        num_candidates = min(num_candidates, len(self))
+    def search(self, queries: NDArray[np.float32], num_candidates: int) -> Found:
+        """See `Index.search`; there are min(num_candidates, M) columns."""
+        num_candidates = min(num_candidates, len(self._vectors))
+        metric = faiss.METRIC_INNER_PRODUCT
         if self._gpu is not None:
-            scores, rows = faiss.knn_gpu(
-                self._gpu, queries, self._vectors, num_candidates, metric=faiss.METRIC_INNER_PRODUCT
-            )
+            found: Found = faiss.knn_gpu(self._gpu, queries, self._vectors, num_candidates, metric=metric)
         else:
-            scores, rows = faiss.knn(queries, self._vectors, num_candidates, metric=faiss.METRIC_INNER_PRODUCT)
-        return scores, rows + self._first_key
+            found = faiss.knn(queries, self._vectors, num_candidates, metric=metric)
+        return found
+
+
+class InvertedIndex(Index):
+    """Lists of near vectors, of which a query visits the nearest few; all parts share what `train_lists` learned."""
+
+    def __init__(self, trained: NDArray[np.uint8], num_probes: int) -> None:
+        _prepare_faiss()
+        self._index = faiss.deserialize_index(trained)
+        self._searched = self._index
+        self.num_probes = num_probes
+
+    @property
+    def num_probes(self) -> int:
+        """Lists that a query visits."""
+        return int(self._index.nprobe)
+
+    @num_probes.setter
+    def num_probes(self, num_probes: int) -> None:
+        self._index.nprobe = num_probes
+        if self._searched is not self._index:
+            faiss.GpuParameterSpace().set_index_parameter(self._searched, "nprobe", num_probes)
+
+    def add(self, vectors: NDArray[np.float32]) -> None:
+        """Append vectors; their rows go on where the last ones ended."""
+        for start in range(0, len(vectors), ADD_ROWS):
+            self._index.add(np.ascontiguousarray(vectors[start : start + ADD_ROWS]))
+
+    def finish(self) -> None:
+        """Called when all vectors are there: move to the GPU if there is one."""
+        if _has_gpu():
+            self._searched = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
+            self.num_probes = int(self._index.nprobe)
+
+    def search(self, queries: NDArray[np.float32], num_candidates: int) -> Found:
+        """See `Index.search`."""
+        found: Found = self._searched.search(queries, num_candidates)
+        return found
+
+
+def train_lists(sample: NDArray[np.float32], plan: SearchPlan) -> NDArray[np.uint8]:
+    """Learn the lists' centres, and the codes of compressed vectors, from a sample; an empty index as bytes.
+
+    Raises:
+        StageError: the sample is smaller than the number of lists.
+    """
+    if len(sample) < plan.num_lists:
+        raise StageError(
+            f"{len(sample):,} vectors cannot fill {plan.num_lists:,} lists; lower neighbours.num_lists, or use "
+            f"neighbours.index=exact."
+        )
+    _prepare_faiss()
+    width = sample.shape[1]
+    storage = {"ivf": "Flat", "ivf_sq8": "SQ8", "ivf_pq": f"PQ{plan.num_codes}x8"}[plan.kind]
+    index = faiss.index_factory(width, f"IVF{plan.num_lists},{storage}", faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed, index.cp.niter, index.cp.spherical = KMEANS_SEED, KMEANS_ROUNDS, True
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, plan.sampled_per_list
+    index.train(sample)
+    trained: NDArray[np.uint8] = faiss.serialize_index(index)
+    return trained
+
+
+def _prepare_faiss() -> None:
+    if faiss is None:
+        raise SetupError("FAISS is not installed; install the extra cpu or gpu of this package.")
+    # Ray limits the threads to the worker's cores; FAISS is told so because it looks only when it is loaded.
+    faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 
 
 def _has_gpu() -> bool:

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import connected, map_shards
@@ -15,10 +13,9 @@ from sracl_dist.errors import StorageError
 from sracl_dist.observe import Progress
 from sracl_dist.profiles.models import resolve_model
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
+from sracl_dist.profiles.vectors import FIRST_KEY
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
-
-FIRST_KEY = {"items": 1, "users": 0}
 
 
 def embed_texts(config: Config, run: RunFolder) -> StageResult:
@@ -77,28 +74,14 @@ def text_to_embed(raw: str, profile: str | None, kind: str, choice: str) -> str:
     return f"{raw}. {profile}" if kind == "items" else f"{profile} {raw}"
 
 
-def load_vectors(run: RunFolder, kind: str) -> NDArray[np.float32]:
-    """All vectors of a kind [n, d]; row i belongs to key i for users and key i + 1 for items.
-
-    Raises:
-        StorageError: a key is missing or doubled.
-    """
-    folder = run.stage("embed")
-    table = folder.read_shards(f"{kind}/", [KEY, VECTOR]).sort_by(KEY).combine_chunks()
-    keys = table[KEY].to_numpy()
-    if not np.array_equal(keys, np.arange(len(keys)) + FIRST_KEY[kind]):
-        raise StorageError(f"{folder.path(kind)} does not hold every key once; run jobs/embed.py again.")
-    column = table[VECTOR].chunk(0)
-    return column.flatten().to_numpy().reshape(len(keys), column.type.list_size)
-
-
 def _make_embedder(settings: EmbedConfig, model: str, run: RunFolder) -> Callable[[Shard], pa.Table]:
     """Runs in a worker: load the encoder and the texts once."""
     from sracl_dist.profiles.encoder import TextEncoder
 
     texts = load_training_texts(run)
     profiles = {kind: _load_profiles(run, kind) for kind in FIRST_KEY}
-    encoder = TextEncoder(model, settings.max_tokens, settings.batch_rows)
+    in_windows = settings.long_texts == "windows"
+    encoder = TextEncoder(model, settings.max_tokens, settings.batch_rows, in_windows=in_windows)
 
     def embed(shard: Shard) -> pa.Table:
         keys = range(shard.start, shard.stop)
@@ -112,7 +95,8 @@ def _make_embedder(settings: EmbedConfig, model: str, run: RunFolder) -> Callabl
             for key in keys
         ]
         vectors = encoder.encode(chosen)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        numbers = pa.array(vectors.ravel().astype(settings.precision))
+        column = pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])
         return pa.table({KEY: pa.array(keys, pa.int64()), VECTOR: column})
 
     return embed

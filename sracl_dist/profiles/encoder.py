@@ -13,13 +13,15 @@ from transformers.utils import cached_file
 
 from sracl_dist.errors import SetupError, StageError, first_line
 
+SMALLEST_NORM = 1e-12
+"""Of a vector that is divided by its length; a zero one stays zero."""
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
 
 
 class TextEncoder:
     """Encodes texts in batches of similar length, so that little is spent on padding."""
 
-    def __init__(self, model: str, max_tokens: int, batch_rows: int) -> None:
+    def __init__(self, model: str, max_tokens: int, batch_rows: int, *, in_windows: bool = False) -> None:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(model)
             self._model = AutoModel.from_pretrained(model).eval()
@@ -32,27 +34,36 @@ class TextEncoder:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device)
         self._pooling = _pooling_of(model)
-        self._max_tokens, self._batch_rows = max_tokens, batch_rows
+        self._max_tokens, self._batch_rows, self._in_windows = max_tokens, batch_rows, in_windows
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [len(texts), d], in the order of the texts.
 
+        A text longer than max_tokens is cut there, or read in windows of that length, whose pooled states are averaged
+        in proportion to their tokens.
+
         Raises:
             StageError: a vector is not finite.
         """
-        ids = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        vectors = np.empty((len(ids), self._model.config.hidden_size), np.float32)
+        encoded = self._tokenizer(
+            list(texts), truncation=True, max_length=self._max_tokens, return_overflowing_tokens=self._in_windows
+        )
+        ids = encoded["input_ids"]
+        rows = np.array(encoded["overflow_to_sample_mapping"] if self._in_windows else range(len(ids)))
+        sums = np.zeros((len(texts), self._model.config.hidden_size), np.float32)
+        order = sorted(range(len(ids)), key=lambda window: len(ids[window]))
         for start in range(0, len(order), self._batch_rows):
-            rows = order[start : start + self._batch_rows]
-            vectors[rows] = self._encode_batch([ids[row] for row in rows])
-        if not np.isfinite(vectors).all():
-            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            windows = order[start : start + self._batch_rows]
+            weights = np.array([[len(ids[window])] for window in windows], np.float32)
+            np.add.at(sums, rows[windows], weights * self._pooled([ids[window] for window in windows]))
+        if not np.isfinite(sums).all():
+            row = int(np.flatnonzero(~np.isfinite(sums).all(axis=1))[0])
             raise StageError(f"The text {texts[row][:60]!r} has no finite vector; check embed.model.")
+        vectors: NDArray[np.float32] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), SMALLEST_NORM)
         return vectors
 
-    def _encode_batch(self, ids: list[list[int]]) -> NDArray[np.float32]:
+    def _pooled(self, ids: list[list[int]]) -> NDArray[np.float32]:
         batch = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._device)
         states_BLD = self._model(**batch).last_hidden_state.float()
         mask_BL1 = batch["attention_mask"].unsqueeze(-1).to(states_BLD.dtype)
@@ -62,8 +73,8 @@ class TextEncoder:
             pooled_BD = states_BLD.masked_fill(mask_BL1 == 0, float("-inf")).amax(dim=1)
         else:
             pooled_BD = (states_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1).clamp(min=1)
-        unit_BD: NDArray[np.float32] = torch.nn.functional.normalize(pooled_BD, dim=-1).cpu().numpy()
-        return unit_BD
+        pooled: NDArray[np.float32] = pooled_BD.cpu().numpy()
+        return pooled
 
 
 def _pooling_of(model: str) -> str:

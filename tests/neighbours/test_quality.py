@@ -2,41 +2,48 @@
 
 import numpy as np
 import pytest
+from brute_force import brute_force, unit
 
-from sracl_dist.neighbours.quality import sampled_recall
-
-
-def exact_table(vectors: np.ndarray, first_key: int, k: int) -> np.ndarray:
-    products = vectors @ vectors.T
-    np.fill_diagonal(products, -np.inf)
-    return first_key + np.argsort(-products, axis=1)[:, :k]
+from sracl_dist.columns import MISSING
+from sracl_dist.neighbours.quality import recall, sample_rows
+from sracl_dist.neighbours.ranking import Ranked
 
 
 @pytest.fixture
-def vectors() -> np.ndarray:
-    vectors = np.random.default_rng(1).normal(size=(50, 8))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+def true() -> Ranked:
+    keys, scores = brute_force(unit(np.random.default_rng(1).normal(size=(50, 8))), 1, 5)
+    return np.array(keys), np.array(scores, np.float32)
 
 
-def test_the_true_table_has_recall_one(vectors: np.ndarray) -> None:
-    assert sampled_recall(exact_table(vectors, 1, 5), vectors, 1, 1000, seed=0) == {"recall": 1.0, "num_sampled": 50}
+def test_the_true_table_has_recall_one(true: Ranked) -> None:
+    assert recall(true, true) == 1
 
 
-def test_every_wrong_neighbour_counts(vectors: np.ndarray) -> None:
-    table = exact_table(vectors, 0, 5)
-    table[:, -1] = np.argmin(vectors @ vectors.T, axis=1)
-    assert sampled_recall(table, vectors, 0, 50, seed=0)["recall"] == pytest.approx(0.8)
-    table[:, :] = -1
-    assert sampled_recall(table, vectors, 0, 50, seed=0)["recall"] == 0
+def test_every_wrong_neighbour_counts(true: Ranked) -> None:
+    keys, scores = true[0].copy(), true[1].copy()
+    keys[:, -1], scores[:, -1] = 99, scores[:, -1] - 0.1
+    assert recall((keys, scores), true) == pytest.approx(0.8)
+    keys[:], scores[:] = MISSING, -np.inf
+    assert recall((keys, scores), true) == 0
 
 
-def test_either_of_two_equal_vectors_is_right() -> None:
-    vectors = np.array([[1, 0], [0.6, 0.8], [0.6, 0.8]], np.float32)
-    table = np.array([[2], [2], [1]])
-    assert sampled_recall(table, vectors, 0, 3, seed=0)["recall"] == 1
+def test_either_of_two_equal_neighbours_is_right(true: Ranked) -> None:
+    keys = true[0].copy()
+    keys[:, -1] = 99
+    assert recall((keys, true[1]), true) == 1
 
 
-def test_fewer_others_than_k() -> None:
-    vectors = np.eye(2, dtype=np.float32)
-    assert sampled_recall(np.array([[1, -1], [0, -1]]), vectors, 0, 2, seed=0)["recall"] == 1
-    assert sampled_recall(np.array([[-1, -1]]), vectors[:1], 0, 2, seed=0)["recall"] == 1
+def test_where_there_are_fewer_others_only_those_are_asked_for() -> None:
+    keys = np.array([[2, MISSING], [1, MISSING]])
+    scores = np.array([[0.5, -np.inf], [0.5, -np.inf]], np.float32)
+    assert recall((keys, scores), (keys, scores)) == 1
+    nobody = np.full((2, 2), MISSING), np.full((2, 2), -np.inf, np.float32)
+    assert recall(nobody, (keys, scores)) == 0
+    assert recall(nobody, nobody) == 1
+
+
+def test_the_sample_is_rising_distinct_and_the_same_again() -> None:
+    rows = sample_rows(100, 30, seed=4)
+    assert len(set(rows.tolist())) == 30
+    assert rows.tolist() == sorted(rows.tolist()) == sample_rows(100, 30, seed=4).tolist()
+    assert sample_rows(3, 30, seed=4).tolist() == [0, 1, 2]

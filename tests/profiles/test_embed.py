@@ -8,12 +8,13 @@ import pytest
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 
 from sracl_dist.artifacts import RunFolder
-from sracl_dist.columns import KEY, TEXT
+from sracl_dist.columns import KEY, TEXT, VECTOR
 from sracl_dist.errors import StorageError
-from sracl_dist.profiles.embed import embed_texts, load_vectors, raw_text, text_to_embed
+from sracl_dist.profiles.embed import embed_texts, raw_text, text_to_embed
 from sracl_dist.profiles.encoder import TextEncoder
 from sracl_dist.profiles.models import resolve_model
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
+from sracl_dist.profiles.vectors import load_vectors
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 
@@ -77,3 +78,9 @@ def test_the_stage_resumes_and_joins_by_key(tmp_path: Path) -> None:
 
     embed_texts(small_config(tmp_path, "embed.shard_rows=7"), run)
     np.testing.assert_allclose(load_vectors(run, "users"), vectors["users"], atol=1e-5)
+
+    embed_texts(small_config(tmp_path, "embed.shard_rows=9", "embed.precision=float16"), run)
+    assert "halffloat" in str(folder.read_table(folder.files("users/")[0]).schema.field(VECTOR).type)
+    halves = load_vectors(run, "users")
+    assert halves.dtype == np.float32
+    np.testing.assert_allclose(halves, vectors["users"], atol=1e-3)

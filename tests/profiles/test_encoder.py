@@ -47,6 +47,25 @@ def test_long_texts_are_cut(encoder: TextEncoder) -> None:
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
+def test_long_texts_are_read_in_windows(model: str) -> None:
+    """Against the mean over all tokens of both windows, each with its own marks of beginning and end."""
+    text = " ".join(["word"] * 20 + ["cat"] * 7)
+    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    states = []
+    with torch.inference_mode():
+        for piece in (ids[:14], ids[14:]):
+            states.append(network(torch.tensor([[begin, *piece, end]])).last_hidden_state[0])
+    mean = torch.cat(states).mean(dim=0)
+    encoder = TextEncoder(model, max_tokens=16, batch_rows=3, in_windows=True)
+    vectors = encoder.encode(["short", text, "word " * 20 + "dog " * 7, "short"])
+    np.testing.assert_allclose(vectors[1], (mean / mean.norm()).numpy(), atol=1e-5)
+    assert vectors[1] @ vectors[2] < 0.99, "the second window counts"
+    np.testing.assert_allclose(vectors[0], TextEncoder(model, 16, 1).encode(["short"])[0], atol=1e-5)
+    np.testing.assert_allclose(vectors[0], vectors[3], atol=1e-6)
+
+
 def test_more_tokens_than_the_encoder_reads_are_refused(model: str) -> None:
     with pytest.raises(SetupError, match=r"embed.max_tokens is 513 but .* reads at most 512"):
         TextEncoder(model, max_tokens=513, batch_rows=1)

@@ -17,7 +17,12 @@ class EmbedConfig:
     items_per_user: int = 20
     """How many of the latest training items stand for a user in the raw text."""
     max_tokens: int = 256
-    """Texts are cut to this many tokens, which must not exceed what the encoder was trained for."""
+    """Tokens that the encoder reads at a time, which must not exceed what it was trained for."""
+    long_texts: Literal["cut", "windows"] = "cut"
+    """cut: what follows the first max_tokens is not read; windows: a long text is read in pieces of that length, whose
+    mean is its vector."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Number format of the vectors on disk; float16 takes half the room and changes a cosine in the fourth digit."""
     shard_rows: int = neutral(1024)
     """Rows that are committed together."""
     batch_rows: int = neutral(64)
@@ -38,10 +43,31 @@ class NeighboursConfig:
 
     num_neighbours: int = 10
     """Length of every neighbour list (k)."""
+    index: Literal["auto", "exact", "ivf", "ivf_sq8", "ivf_pq"] = "auto"
+    """exact; or lists of near vectors of which a query visits a few (ivf), with one byte a number (ivf_sq8) or with
+    compressed vectors in memory and the whole ones on disk (ivf_pq); auto: the first of these that takes neither too
+    long nor more than budget_bytes."""
+    budget_bytes: int = 8_000_000_000
+    """Memory that a worker with one part of the table may use; what cannot fit is refused before it starts."""
+    num_lists: int | None = None
+    """ivf: how many lists; null: about four times the square root of the number of vectors."""
+    num_probes: int | None = None
+    """ivf: how many lists a query visits; null: as few as reach min_recall on a sample."""
     num_sampled: int = 1000
-    """Rows whose neighbours are searched again by plain numpy to measure recall."""
+    """Rows whose neighbours are searched again, among all vectors and without an index, to measure recall."""
     min_recall: float = 0.99
     """The stage fails when the measured recall@k is lower."""
+    min_score: float | None = None
+    """Others below this cosine are no neighbours; null takes all."""
+    max_score: float | None = None
+    """Others above this cosine are near-duplicates and no neighbours; null takes all."""
+    items_share: Literal["nothing", "brand", "category"] = "nothing"
+    """An item with a brand, or with a narrowest category, takes neighbours of the same one only."""
+    mutual: bool = False
+    """Keep a neighbour only where each is in the other's list."""
+    max_changed_share: float = neutral(0.2)
+    """Up to this share of new or changed vectors the lists of the others are kept and improved; above, or after a
+    change of these settings, all are made anew."""
     num_index_shards: int = neutral(1)
     """Parts of the table held by separate workers."""
     query_block_rows: int = neutral(16_384)
@@ -49,6 +75,14 @@ class NeighboursConfig:
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
-        for name in ("num_neighbours", "num_sampled", "num_index_shards", "query_block_rows"):
+        for name in ("num_neighbours", "num_sampled", "num_index_shards", "query_block_rows", "budget_bytes"):
             require(getattr(self, name) >= 1, f"neighbours.{name}", getattr(self, name), "use 1 or more")
-        require(0 <= self.min_recall <= 1, "neighbours.min_recall", self.min_recall, "use 0 to 1")
+        for name in ("num_lists", "num_probes"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"neighbours.{name}", value, "use 1 or more, or null")
+        for name in ("min_recall", "max_changed_share"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"neighbours.{name}", value, "use 0 to 1")
+        lowest, highest = self.min_score, self.max_score
+        ordered = lowest is None or highest is None or lowest < highest
+        require(ordered, "neighbours.min_score", lowest, f"use less than neighbours.max_score={highest}, or null")
