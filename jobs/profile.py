@@ -1,20 +1,31 @@
 """profile: a language model describes every item and every user, from training interactions only.
 
-Finished answers are never asked again, whatever stops the stage.
+Finished answers are never asked again, whatever stops the stage. With --dry-run it asks nothing: it says how many
+prompts there are, how many tokens and how much time they take, and shows three of them.
 
     python jobs/profile.py --config configs/demo.yaml
+    python jobs/profile.py --config configs/mine.yaml --dry-run
     python jobs/profile.py --config configs/mine.yaml profile.max_items=100 profile.max_users=100
 """
 
 import sys
 from collections.abc import Sequence
 
+from sracl_dist.artifacts import RunFolder
 from sracl_dist.cli import stage_job
+from sracl_dist.config import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; returns the exit status."""
-    return stage_job("profile", __doc__, argv)
+    return stage_job("profile", __doc__, argv, dry_run=estimate)
+
+
+def estimate(config: Config, run: RunFolder) -> None:
+    """What --dry-run does; imported only then, because the language model's libraries take seconds."""
+    from sracl_dist.profiles.generate import estimate_profiles
+
+    estimate_profiles(config, run)
 
 
 if __name__ == "__main__":

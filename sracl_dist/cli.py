@@ -17,22 +17,37 @@ STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 """What a full or protected disk raises outside the run folder, for example below Ray's temporary folder."""
 
 
-def stage_job(name: str, manual: str | None, argv: Sequence[str] | None = None) -> int:
-    """Run one stage as a program; returns the exit status."""
-    return job(manual, argv, lambda config, run: run_one(STAGES[name], config, run))
+Work = Callable[[Config, RunFolder], object]
 
 
-def job(
-    manual: str | None,
-    argv: Sequence[str] | None,
-    work: Callable[[Config, RunFolder], object],
-) -> int:
+def stage_job(name: str, manual: str | None, argv: Sequence[str] | None = None, *, dry_run: Work | None = None) -> int:
+    """Run one stage as a program, or `dry_run` in its place where --dry-run is given; returns the exit status."""
+    stage = STAGES[name]
+
+    def only_tell(config: Config, run: RunFolder) -> None:
+        require_inputs(stage, config, run)
+        if dry_run is not None:
+            dry_run(config, run)
+
+    return job(
+        manual,
+        argv,
+        lambda config, run: run_one(stage, config, run),
+        dry_run=None if dry_run is None else only_tell,
+    )
+
+
+def job(manual: str | None, argv: Sequence[str] | None, work: Work, *, dry_run: Work | None = None) -> int:
     """Parse arguments, load the configuration and do `work`; returns the exit status as `exit_status` does."""
-    arguments = parse_arguments(manual, argv)
+    arguments = parse_arguments(manual, argv, offers_dry_run=dry_run is not None)
 
     def load_and_work() -> None:
         config = load_config(arguments.config, arguments.overrides)
-        work(config, RunFolder(config.run.dir, config.run.tables))
+        run = RunFolder(config.run.dir, config.run.tables)
+        if dry_run is not None and arguments.dry_run:
+            dry_run(config, run)
+        else:
+            work(config, run)
 
     return exit_status(load_and_work)
 
@@ -66,11 +81,15 @@ def _hide_jobs_from_imports() -> None:
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != program]
 
 
-def parse_arguments(manual: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The two arguments of every job: a configuration file and overrides."""
+def parse_arguments(
+    manual: str | None, argv: Sequence[str] | None, *, offers_dry_run: bool = False
+) -> argparse.Namespace:
+    """The two arguments of every job, a configuration file and overrides, and --dry-run where the job offers it."""
     parser = argparse.ArgumentParser(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML file; its keys are described in docs/configuration.md")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that override the file")
+    if offers_dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="say what the stage would do and cost, and stop")
     return parser.parse_intermixed_args(argv)
 
 

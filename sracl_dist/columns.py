@@ -50,6 +50,8 @@ NUM_PROMPT_TOKENS = "num_prompt_tokens"
 NUM_OUTPUT_TOKENS = "num_output_tokens"
 MODEL = "model"
 ERROR = "error"
+ATTEMPT = "attempt"
+FLAWS = "flaws"
 
 # Tables of embed and neighbours
 VECTOR = "vector"

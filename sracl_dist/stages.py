@@ -76,7 +76,7 @@ STAGES = {
             inputs=("prepare",),
             external="sracl_dist.profiles.prompts:template_facts",
             keep=("generated/",),
-            version=2,  # items without training interactions have profiles too
+            version=3,  # the tables tell the flaws of the answers
         ),
         Stage(
             name="embed",

@@ -117,6 +117,32 @@ def test_overrides_of_results_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch
     assert parse(["--configs", "a.yaml"]).seeds == [0, 1, 2]
 
 
+def test_a_dry_run_takes_the_place_of_the_stage(
+    config_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+
+    def tell(config: Config, run: RunFolder) -> None:
+        told.append((config.train.epochs, run.location))
+
+    argv = ["--config", config_file, "--dry-run", "train.epochs=3"]
+    assert stage_job("train", None, argv, dry_run=tell) == 1
+    assert "The stage train reads the stage prepare, which is not ready in " in capsys.readouterr().err
+    assert stage_job("prepare", None, ["--config", config_file]) == 0
+    assert stage_job("train", None, argv, dry_run=tell) == 0
+    assert told == [(3, f"{tmp_path}/run")]
+    assert not (tmp_path / "run/train").exists()
+    assert stage_job("train", None, ["--config", config_file], dry_run=tell) == 0
+    assert len(told) == 1
+    assert (tmp_path / "run/train/manifest.json").exists()
+
+
+def test_other_jobs_have_no_dry_run(config_file: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        stage_job("prepare", None, ["--config", config_file, "--dry-run"])
+    assert caught.value.code == 2
+
+
 def test_a_bug_is_not_hidden(config_file: str) -> None:
     def broken(config: Config, run: RunFolder) -> None:
         raise ZeroDivisionError

@@ -5,6 +5,7 @@ A new one is a module with a function from a dataclass of settings to figures by
 
 BENCHES = {
     "neighbours": "sracl_dist.bench.neighbours:measure",
+    "profile": "sracl_dist.bench.profile:measure",
     "train": "sracl_dist.bench.train:measure",
 }
 """`module:function` by name; imported only when it is asked for."""

@@ -18,6 +18,7 @@ from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROM
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError, StageError
 from sracl_dist.profiles.answers import ANSWERS
+from sracl_dist.profiles.attempts import sampling_of
 from sracl_dist.profiles.prompts import Prompt
 
 CACHE_BLOCK_TOKENS = 32
@@ -48,29 +49,19 @@ def generate_answers(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    rows = pa.table(
-        {
-            PROMPT_HASH: [prompt.prompt_hash for prompt in prompts],
-            "tokens": pa.array([prompt.token_ids for prompt in prompts], pa.list_(pa.int32())),
-            "answer_start": [prompt.answer_start for prompt in prompts],
-        }
-    )
-    sampling: dict[str, Any] = {
-        "temperature": config.temperature,
-        "repetition_penalty": config.repetition_penalty,
-        "max_tokens": config.max_output_tokens,
-        "seed": 0,
-    }
+    context.execution_no_progress_timeout_s = -1  # profile.stall_timeout_s is the only limit
+    sampling: dict[str, Any] = {"repetition_penalty": config.repetition_penalty}
     if config.stop:  # an empty list would travel as a column of nulls
         sampling |= {"stop": config.stop, "include_stop_str_in_output": True}
 
     def before(row: dict[str, Any]) -> dict[str, Any]:
-        return {"prompt": "", "tokenized_prompt": list(row["tokens"]), "sampling_params": dict(sampling)}
+        own = {name: row[name] for name in ("temperature", "seed", "max_tokens")}
+        return {"prompt": "", "tokenized_prompt": list(row["tokens"]), "sampling_params": {**sampling, **own}}
 
     def after(row: dict[str, Any]) -> dict[str, Any]:
         generated = list(row["generated_tokens"])
         ended = (
-            len(generated) < config.max_output_tokens
+            len(generated) < row["max_tokens"]
             or generated[-1] in end_token_ids
             or row["generated_text"].endswith(tuple(config.stop))
         )
@@ -89,11 +80,27 @@ def generate_answers(
         preprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
         postprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
     )
-    blocks = [rows.slice(start, config.batch_rows) for start in range(0, len(rows), config.batch_rows)]
-    answers = processor(ray.data.from_arrow(blocks))
+    # One block at a time, because a list of all of them would be a second copy of the prompts in this process.
+    starts = range(0, len(prompts), config.batch_rows)
+    blocks: list[Any] = [ray.put(_to_block(prompts[start : start + config.batch_rows], config)) for start in starts]
+    answers = processor(ray.data.from_arrow_refs(blocks))
     with _engine_errors(), unwrapped_errors():
         for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield _to_answers(batch)
+
+
+def _to_block(prompts: Sequence[Prompt], config: ProfileConfig) -> pa.Table:
+    sampling = [sampling_of(prompt, config) for prompt in prompts]
+    return pa.table(
+        {
+            PROMPT_HASH: [prompt.prompt_hash for prompt in prompts],
+            "tokens": pa.array([prompt.token_ids for prompt in prompts], pa.list_(pa.int32())),
+            "answer_start": [prompt.answer_start for prompt in prompts],
+            "temperature": [one.temperature for one in sampling],
+            "seed": [one.seed for one in sampling],
+            "max_tokens": [one.max_output_tokens for one in sampling],
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -111,25 +118,16 @@ def _engine_errors() -> Iterator[None]:
 
 
 def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vLLMEngineProcessorConfig:
-    engine: dict[str, Any] = {
-        "dtype": config.dtype,
-        "max_model_len": config.max_prompt_tokens + config.max_output_tokens,
-        "max_num_seqs": config.max_running_prompts,
-        "enable_prefix_caching": True,
-        "seed": 0,
-    }
     settings: dict[str, Any] = {}
-    if cluster.num_gpus:
-        engine["tensor_parallel_size"] = config.gpus_per_replica
-    else:
-        # Compiling for the CPU takes longer than most runs; the processor needs an explicit bundle to ask for no GPU.
-        engine |= {"enforce_eager": True, "block_size": CACHE_BLOCK_TOKENS, "max_num_batched_tokens": 4096}
+    if not cluster.num_gpus:
         cpus = config.cpus_per_replica or cluster.cpus_for_each(config.num_replicas)
+        alone = config.num_replicas == 1 and cluster.is_local
+        # The processor needs an explicit bundle to ask for no GPU.
         settings["placement_group_config"] = {"bundles": [{"CPU": _reserved_cpus(cpus)}]}
-        settings["runtime_env"] = {"env_vars": _cpu_environment(config, cpus, cluster)}
+        settings["runtime_env"] = {"env_vars": cpu_environment(config, cpus, alone=alone)}
     return vLLMEngineProcessorConfig(
         model_source=model,
-        engine_kwargs=engine,
+        engine_kwargs=engine_settings(config, cluster.num_gpus),
         concurrency=(config.num_replicas, config.num_replicas),
         batch_size=config.batch_rows,
         max_concurrent_batches=max(2, math.ceil(1.5 * config.max_running_prompts / config.batch_rows)),
@@ -147,12 +145,27 @@ def _reserved_cpus(cpus: int) -> float:
     return cpus - 1 if cpus > 1 else 0.5
 
 
-def _cpu_environment(config: ProfileConfig, cpus: int, cluster: Cluster) -> dict[str, str]:
-    """Environment of an engine on CPU; vLLM's own choice leaves a core idle and puts all engines on the same cores."""
-    if config.num_replicas == 1 and cluster.is_local:
-        binding = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:cpus])
-    else:
-        binding = "nobind"
+def engine_settings(config: ProfileConfig, num_gpus: int) -> dict[str, Any]:
+    """Arguments of the engine itself."""
+    engine: dict[str, Any] = {
+        "dtype": config.dtype,
+        "max_model_len": config.max_prompt_tokens + config.max_output_tokens,
+        "max_num_seqs": config.max_running_prompts,
+        "enable_prefix_caching": True,
+        "seed": 0,
+    }
+    if num_gpus:
+        return {**engine, "tensor_parallel_size": config.gpus_per_replica}
+    # Compiling for the CPU takes longer than most runs.
+    return {**engine, "enforce_eager": True, "block_size": CACHE_BLOCK_TOKENS, "max_num_batched_tokens": 4096}
+
+
+def cpu_environment(config: ProfileConfig, cpus: int, *, alone: bool) -> dict[str, str]:
+    """Environment of an engine on CPU; vLLM's own choice leaves a core idle and puts all engines on the same cores.
+
+    `alone` says that no other engine runs on this machine, so that it can be bound to cores.
+    """
+    binding = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:cpus]) if alone else "nobind"
     return {
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": binding,
@@ -169,13 +182,7 @@ def _to_answers(batch: pa.Table) -> pa.Table:
         for field in ANSWERS
     }
     failures = batch[ERROR_COLUMN].to_pylist() if ERROR_COLUMN in batch.column_names else [None] * num_rows
-    texts = columns[TEXT].to_pylist()
-    errors = [
-        failure[:MAX_ERROR_CHARS] if failure else (None if text else "the answer is empty")
-        for failure, text in zip(failures, texts, strict=True)
-    ]
-    columns[TEXT] = [None if error else text for text, error in zip(texts, errors, strict=True)]
-    columns[ERROR] = errors
+    columns[ERROR] = [failure[:MAX_ERROR_CHARS] if failure else None for failure in failures]
     return pa.table(columns, schema=ANSWERS)
 
 

@@ -4,18 +4,19 @@ Answers live in `generated/`, addressed by the hash of prompt, model and samplin
 a new template or model asks only what it touches, and a killed stage goes on where it was.
 """
 
-import contextlib
+import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from sracl_dist.artifacts import RunFolder, StageFolder
+from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import (
     ERROR,
     FINISH_REASON,
+    FLAWS,
     KEY,
     MODEL,
     NUM_OUTPUT_TOKENS,
@@ -25,203 +26,132 @@ from sracl_dist.columns import (
 )
 from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
-from sracl_dist.errors import SetupError, StageError, first_line
-from sracl_dist.observe import Progress, say
-from sracl_dist.profiles.models import resolve_model
-from sracl_dist.profiles.prompts import Prompt, PromptWriter
-from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
+from sracl_dist.errors import StageError
+from sracl_dist.observe import say
+from sracl_dist.profiles import quality
+from sracl_dist.profiles.asking import answer_all, started_engine
+from sracl_dist.profiles.estimate import shown_prompt
+from sracl_dist.profiles.language_model import model_and_tokenizer
+from sracl_dist.profiles.plan import Plan, make_plan
+from sracl_dist.profiles.prompts import load_template
+from sracl_dist.profiles.rate import rate_name
+from sracl_dist.profiles.store import AnswerStore
+from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.stages import StageResult
-
-STORE = "generated/"
-KINDS = ("items", "users")
 
 
 def generate_profiles(config: Config, run: RunFolder) -> StageResult:
     """Write `items.parquet` and `users.parquet`, one row per profiled item or user.
 
     Raises:
-        StageError: more than `profile.max_failed_share` of the prompts have no answer.
-        SetupError: the model or vLLM cannot be used.
+        StageError: more than `profile.max_failed_share` of the prompts have no answer, or the engine stalls.
+        SetupError: the model, vLLM or the endpoint cannot be used.
     """
     folder, settings = run.stage("profile"), config.profile
-    model = resolve_model(settings.model)
-    _require_context(model, settings)
-    prompts = _write_prompts(settings, load_training_texts(run), _load_tokenizer(model, settings.model))
-    answered = _answered_hashes(folder)
-    missing = list({prompt.prompt_hash: prompt for prompt in prompts if prompt.prompt_hash not in answered}.values())
-    distinct = len({prompt.prompt_hash for prompt in prompts})
-    say(f"profile: {len(prompts):,} prompts, {distinct:,} distinct, {distinct - len(missing):,} answered before")
-    started = time.monotonic()
-    if missing:
-        _answer(missing, model, config, folder)
+    off_format = _off_format(settings)
+    store = AnswerStore(folder, off_format)
+    model, tokenizer = model_and_tokenizer(settings)
+    plan = make_plan(settings, load_training_texts(run), tokenizer, store)
+    _say_estimate(plan, settings)
+    started, num_retried = time.monotonic(), 0
+    if len(plan.to_ask):
+        with started_engine(config, model) as ask:
+            num_retried = answer_all(plan.to_ask, ask, store, settings, off_format)
     generate_s = time.monotonic() - started
-    answers = _read_store(folder)
-    _compact(folder, answers)
-    tables = {kind: _profiles(prompts, kind, answers, settings.model) for kind in KINDS}
-    details = _details(tables, len(missing), generate_s)
-    _refuse_failures(tables.values(), settings.max_failed_share)
+    store.compact()
+    best = store.best()
+    tables = {kind: join_answers(rows, best, settings.model, off_format) for kind, rows in plan.rows.items()}
+    refuse_failures(tables.values(), settings.max_failed_share)
     for kind, table in tables.items():
         folder.write_table(f"{kind}.parquet", table)
+    details = {
+        "num_generated": len(plan.to_ask),
+        "num_retried": num_retried,
+        "num_given_up": plan.estimate.num_given_up,
+        **counts(tables.values()),
+        "estimated_shared_share": plan.estimate.shared_share,
+        "output_tokens_per_s": rate.output_tokens_per_s if (rate := store.rate(rate_name(settings))) else None,
+        "generate_s": round(generate_s, 1),
+    }
     return StageResult(
         rows={kind: table.num_rows for kind, table in tables.items()},
         details=details,
         summary=[
-            f"{details['num_generated']:,} answers generated, {details['num_failed']:,} failed, "
-            f"{details['num_truncated']:,} cut at profile.max_output_tokens={settings.max_output_tokens}"
+            f"{details['num_generated']:,} answers generated, {num_retried:,} asked once more, "
+            f"{details['num_failed']:,} failed ({details['num_empty']:,} empty, {details['num_off_format']:,} "
+            f"off-format), {details['num_truncated']:,} cut at profile.max_output_tokens={settings.max_output_tokens}, "
+            f"{details['num_repetitive']:,} repetitive"
         ],
     )
 
 
-def _write_prompts(settings: ProfileConfig, texts: TrainingTexts, tokenizer: object) -> list[Prompt]:
-    writer = PromptWriter(settings, texts, tokenizer)
-    # An item without training interactions still has attributes; a user without them has nothing to say.
-    items = _first(texts.num_training()[1:], settings.max_items, least=0) + 1
-    lengths = np.array([len(texts.history(user)) for user in range(texts.num_users)])
-    users = _first(lengths, settings.max_users, least=1)
-    progress = Progress("profile: prompts", len(items) + len(users), "prompts")
-    prompts = []
-    for iterator in (writer.items(items.tolist()), writer.users(users.tolist())):
-        for prompt in iterator:
-            prompts.append(prompt)
-            progress.update(1)
-    progress.close()
-    return prompts
+def estimate_profiles(config: Config, run: RunFolder) -> None:
+    """Say what the stage would ask and what it would cost, and show three prompts; nothing is asked or written."""
+    settings = config.profile
+    _, tokenizer = model_and_tokenizer(settings)
+    store = AnswerStore(run.stage("profile"), _off_format(settings))
+    plan = make_plan(settings, load_training_texts(run), tokenizer, store)
+    _say_estimate(plan, settings)
+    for prompt in plan.samples:
+        say(f"profile: the prompt of {prompt.kind} {prompt.key}, {prompt.num_tokens:,} tokens:")
+        say(shown_prompt(prompt, tokenizer))
+    say("profile: nothing was asked; leave out --dry-run to start")
 
 
-def _first(counts: np.ndarray, limit: int | None, least: int) -> np.ndarray:
-    """Indices with a count of `least` or more, all in order or the `limit` highest; ties go to the lower index."""
-    indices = np.flatnonzero(counts >= least)
-    if limit is None or limit >= len(indices):
-        return indices
-    order = np.argsort(-counts[indices], kind="stable")
-    return np.sort(indices[order[:limit]])
+def _say_estimate(plan: Plan, settings: ProfileConfig) -> None:
+    for line in plan.estimate.lines(settings):
+        say(f"profile: {line}")
 
 
-def _load_tokenizer(model: str, name: str) -> object:
-    from transformers import AutoTokenizer
-
-    with _loading_errors(name):
-        return AutoTokenizer.from_pretrained(model)
+def _off_format(settings: ProfileConfig) -> re.Pattern[str]:
+    paths = {"item": settings.item_template, "user": settings.user_template}
+    return quality.off_format_pattern(load_template(kind, path).message for kind, path in paths.items())
 
 
-def _require_context(model: str, settings: ProfileConfig) -> None:
-    """Refuse prompts and answers that are together longer than the model reads."""
-    from transformers import AutoConfig
-
-    with _loading_errors(settings.model):
-        longest = getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", None)
-    wanted = settings.max_prompt_tokens + settings.max_output_tokens
-    if longest is not None and wanted > longest:
-        raise SetupError(
-            f"profile.max_prompt_tokens and profile.max_output_tokens are {wanted} together and {settings.model} reads "
-            f"{longest}; lower one of them."
-        )
-
-
-@contextlib.contextmanager
-def _loading_errors(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = first_line(error)
-        raise SetupError(f"The model {name} cannot be loaded ({reason}); set profile.model to another one.") from None
-
-
-def _answer(missing: list[Prompt], model: str, config: Config, folder: StageFolder) -> None:
-    """Generate and commit; what is committed is never asked again, whenever the stage is killed."""
-    from sracl_dist.cluster import connected
-    from sracl_dist.profiles.engine import generate_answers
-
-    progress = Progress("profile: answers", len(missing), "rows")
-    say("profile: starting the language model")
-    pending: list[pa.Table] = []
-    committed, num_tokens, num_failed = time.monotonic(), 0, 0
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: _commit(folder, pending))
-        cluster = stack.enter_context(connected(config.cluster))
-        for answers in generate_answers(missing, model, config.profile, cluster, _end_token_ids(model)):
-            pending.append(answers)
-            num_tokens += sum(filter(None, answers[NUM_OUTPUT_TOKENS].to_pylist()))
-            num_failed += answers.num_rows - answers[ERROR].null_count
-            rate = num_tokens / max(progress.elapsed_s, 1.0)
-            progress.update(answers.num_rows, **{"tokens/s": round(rate), "failed": num_failed})
-            if time.monotonic() - committed >= config.profile.commit_interval_s:
-                _commit(folder, pending)
-                pending.clear()
-                committed = time.monotonic()
-    progress.close()
-
-
-def _end_token_ids(model: str) -> set[int]:
-    """Tokens that end an answer, by the model's own settings."""
-    from transformers import GenerationConfig
-
-    try:
-        ends = GenerationConfig.from_pretrained(model).eos_token_id
-    except OSError:
-        return set()
-    return set(ends) if isinstance(ends, list) else {ends}
-
-
-def _commit(folder: StageFolder, pending: list[pa.Table]) -> None:
-    if pending:
-        folder.write_table(f"{STORE}{time.time_ns():020d}.parquet", pa.concat_tables(pending))
-
-
-def _read_store(folder: StageFolder, columns: list[str] | None = None) -> pa.Table | None:
-    """All answers, and the failures among them."""
-    return folder.read_shards(STORE, columns) if folder.files(STORE) else None
-
-
-def _answered_hashes(folder: StageFolder) -> set[str]:
-    store = _read_store(folder, [PROMPT_HASH, ERROR])
-    if store is None:
-        return set()
-    usable = store.filter(pa.compute.is_null(store[ERROR]))
-    return set(usable[PROMPT_HASH].to_pylist())
-
-
-def _compact(folder: StageFolder, answers: pa.Table | None) -> None:
-    """Replace many small files by one; a kill in between leaves doubles, which reading resolves."""
-    names = folder.files(STORE)
-    if answers is not None and len(names) > 1:
-        folder.write_table(f"{STORE}{time.time_ns():020d}.parquet", answers)
-        folder.delete(names)
-
-
-def _profiles(prompts: list[Prompt], kind: str, answers: pa.Table | None, model: str) -> pa.Table:
-    """Join prompts with answers by hash; where a prompt was asked again after a failure, the answer counts."""
-    mine = [prompt for prompt in prompts if prompt.kind == kind]
-    failures_first = [] if answers is None else sorted(answers.to_pylist(), key=lambda row: row[ERROR] is None)
-    rows = {row[PROMPT_HASH]: row for row in failures_first}
-    found = [rows.get(prompt.prompt_hash, {ERROR: "no answer was received"}) for prompt in mine]
+def join_answers(rows: pa.Table, best: pa.Table, model: str, off_format: re.Pattern[str]) -> pa.Table:
+    """One row per prompt with what the store says about it; a failed one has an error and no text."""
+    found = best.take(pc.index_in(rows[PROMPT_HASH], value_set=best[PROMPT_HASH].combine_chunks()))
+    was_asked = pc.is_valid(found[PROMPT_HASH])
+    errors = pc.if_else(was_asked, found[ERROR], "no answer was received")
+    counted = pc.if_else(pc.greater(found[NUM_PROMPT_TOKENS], 0), found[NUM_PROMPT_TOKENS], None)
+    answers = zip(found[TEXT].to_pylist(), found[FINISH_REASON].to_pylist(), errors.to_pylist(), strict=True)
+    flaws = [_flaws(text, reason, error, off_format) for text, reason, error in answers]
     return pa.table(
         {
-            KEY: pa.array([prompt.key for prompt in mine], pa.int64()),
-            PROMPT_HASH: pa.array([prompt.prompt_hash for prompt in mine], pa.string()),
-            TEXT: pa.array([row.get(TEXT) for row in found], pa.string()),
-            FINISH_REASON: pa.array([row.get(FINISH_REASON) for row in found], pa.string()),
-            NUM_PROMPT_TOKENS: pa.array([len(prompt.token_ids) for prompt in mine], pa.int32()),
-            NUM_OUTPUT_TOKENS: pa.array([row.get(NUM_OUTPUT_TOKENS) for row in found], pa.int32()),
-            MODEL: pa.array([model] * len(mine), pa.string()),
-            ERROR: pa.array([row.get(ERROR) for row in found], pa.string()),
+            KEY: rows[KEY],
+            PROMPT_HASH: rows[PROMPT_HASH],
+            TEXT: pc.if_else(pc.is_null(errors), found[TEXT], None),
+            FINISH_REASON: found[FINISH_REASON],
+            NUM_PROMPT_TOKENS: pc.coalesce(counted, rows[NUM_PROMPT_TOKENS]),
+            NUM_OUTPUT_TOKENS: found[NUM_OUTPUT_TOKENS],
+            MODEL: pa.array([model] * rows.num_rows, pa.string()),
+            FLAWS: pa.array(flaws, pa.list_(pa.string())),
+            ERROR: errors,
         }
     )
 
 
-def _details(tables: dict[str, pa.Table], num_generated: int, generate_s: float) -> dict[str, object]:
-    both = pa.concat_tables(tables.values())
+def _flaws(text: str | None, finish_reason: str | None, error: str | None, off_format: re.Pattern[str]) -> list[str]:
+    """What is wrong with the text; an error that the text does not explain is the engine's."""
+    if not (error or "").startswith(quality.failure_of(text, off_format) or ""):
+        return []
+    return quality.flaws_of(text, finish_reason, off_format)
+
+
+def counts(tables: Iterable[pa.Table]) -> dict[str, int]:
+    """Failures, flaws and tokens of all rows."""
+    both = pa.concat_tables(tables)
+    flaws = Counter(pc.list_flatten(both[FLAWS]).to_pylist())
     return {
-        "num_generated": num_generated,
         "num_failed": both.num_rows - both[ERROR].null_count,
-        "num_truncated": both[FINISH_REASON].to_pylist().count("length"),
-        "num_prompt_tokens": sum(both[NUM_PROMPT_TOKENS].to_pylist()),
-        "num_output_tokens": sum(filter(None, both[NUM_OUTPUT_TOKENS].to_pylist())),
-        "generate_s": round(generate_s, 1),
+        **{f"num_{flaw.replace('-', '_')}": flaws[flaw] for flaw in quality.FLAWS},
+        "num_prompt_tokens": pc.sum(both[NUM_PROMPT_TOKENS]).as_py() or 0,
+        "num_output_tokens": pc.sum(both[NUM_OUTPUT_TOKENS]).as_py() or 0,
     }
 
 
-def _refuse_failures(tables: Iterable[pa.Table], max_failed_share: float) -> None:
+def refuse_failures(tables: Iterable[pa.Table], max_failed_share: float) -> None:
+    """Raise StageError where too many rows have no answer, with the commonest reasons."""
     errors = [error for table in tables for error in table[ERROR].to_pylist()]
     failures = Counter(error for error in errors if error)
     num_failed = failures.total()
@@ -229,5 +159,6 @@ def _refuse_failures(tables: Iterable[pa.Table], max_failed_share: float) -> Non
         commonest = "; ".join(f"{num:,} times: {error}" for error, num in failures.most_common(3))
         raise StageError(
             f"{num_failed:,} of {len(errors):,} prompts have no answer ({commonest}); mend the cause and run the stage "
-            f"again, which asks only those, or raise profile.max_failed_share={max_failed_share}."
+            f"again, which asks only those that have failed less than profile.max_attempts times, or raise "
+            f"profile.max_failed_share={max_failed_share}."
         )

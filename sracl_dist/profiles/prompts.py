@@ -11,13 +11,14 @@ import json
 import re
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import ConfigError
+from sracl_dist.profiles.chat import CONTROL_TOKENS, EstimatedTokens, Message, request_fields
 from sracl_dist.profiles.texts import TrainingTexts
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,10 +50,23 @@ class Prompt:
     key: int
     """Dense id of the item or user."""
     token_ids: list[int]
+    """Empty where an endpoint is asked, which takes `messages`."""
     prompt_hash: str
     """Hash of prompt, model and sampling: equal hashes have equal answers."""
     answer_start: str = ""
     """The last words of the prompt, which belong to the answer."""
+    messages: tuple[Message, ...] = ()
+    num_estimated_tokens: int = 0
+    """Length of the messages, about."""
+    attempt: int = 1
+    """1 for the first time that it is asked, one more after each failure."""
+    wants_room: bool = False
+    """Whether the last answer was cut before it said anything."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the prompt, for an endpoint an estimate."""
+        return len(self.token_ids) or self.num_estimated_tokens
 
 
 def load_template(kind: str, path: str | None) -> Template:
@@ -92,13 +106,34 @@ def template_facts(config: Config) -> dict[str, str]:
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
     """Everything that data must not be able to write: the tokenizer's added tokens and the marks around the data."""
+    if isinstance(tokenizer, EstimatedTokens):
+        return re.compile(f"{CONTROL_TOKENS.pattern}|</?data>")
     added = (token.content for token in tokenizer.added_tokens_decoder.values())
     tokens = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
     return re.compile("|".join([*(re.escape(token) for token in tokens if token.strip()), "</?data>"]))
 
 
+def _answer_key(config: ProfileConfig) -> str:
+    """What besides the prompt decides the answer, for its hash."""
+    if config.engine == "endpoint":
+        return json.dumps(request_fields(config), sort_keys=True)
+    return json.dumps(
+        {
+            "model": config.model,
+            "dtype": config.dtype,
+            "temperature": config.temperature,
+            "repetition_penalty": config.repetition_penalty,
+            "max_output_tokens": config.max_output_tokens,
+            "stop": config.stop,
+        }
+    )
+
+
 class PromptWriter:
-    """Writes prompts of at most `config.max_prompt_tokens` tokens."""
+    """Writes prompts of at most `config.max_prompt_tokens` tokens.
+
+    Where an endpoint is asked, they are messages; the tokenizer then only measures them and may be an estimate.
+    """
 
     def __init__(self, config: ProfileConfig, texts: TrainingTexts, tokenizer: Any) -> None:
         self._config, self._texts, self._tokenizer = config, texts, tokenizer
@@ -106,16 +141,11 @@ class PromptWriter:
         self._item_template = load_template("item", config.item_template)
         self._user_template = load_template("user", config.user_template)
         self._lines: dict[int, tuple[str, int]] = {}
-        self._answer_key = json.dumps(
-            {
-                "model": config.model,
-                "dtype": config.dtype,
-                "temperature": config.temperature,
-                "repetition_penalty": config.repetition_penalty,
-                "max_output_tokens": config.max_output_tokens,
-                "stop": config.stop,
-            }
-        )
+        self._for_endpoint = config.engine == "endpoint"
+        if self._for_endpoint:  # which decides itself how an answer begins
+            self._item_template = replace(self._item_template, answer_start="")
+            self._user_template = replace(self._user_template, answer_start="")
+        self._answer_key = _answer_key(config)
 
     def items(self, keys: Sequence[int]) -> Iterator[Prompt]:
         """One prompt per item."""
@@ -153,7 +183,7 @@ class PromptWriter:
         Lines of a user's history come newest first and are shown oldest first.
         """
         limit = self._config.max_prompt_tokens
-        without = self._rendered(template, {**fields, list_name: ""})
+        without = self._token_ids(template, self._messages(template, {**fields, list_name: ""}))
         room, num_lines = limit - len(without), 0
         for _, num_tokens in lines:
             room -= num_tokens + 1
@@ -163,7 +193,8 @@ class PromptWriter:
         while True:
             shown = [line for line, _ in lines[:num_lines]]
             text = "\n".join(f"- {line}" for line in (reversed(shown) if kind == "users" else shown))
-            token_ids = self._rendered(template, {**fields, list_name: text})
+            messages = self._messages(template, {**fields, list_name: text})
+            token_ids = self._token_ids(template, messages)
             if len(token_ids) <= limit:
                 break
             if num_lines:
@@ -173,7 +204,10 @@ class PromptWriter:
                     f"The template for {kind} alone takes {len(token_ids)} tokens, more than "
                     f"profile.max_prompt_tokens={limit}; raise it or shorten the template."
                 )
-        prompt_hash = hashlib.sha256(f"{self._answer_key}{token_ids}".encode()).hexdigest()[:32]
+        asked = json.dumps(messages) if self._for_endpoint else token_ids
+        prompt_hash = hashlib.sha256(f"{self._answer_key}{asked}".encode()).hexdigest()[:32]
+        if self._for_endpoint:
+            return Prompt(kind, key, [], prompt_hash, messages=tuple(messages), num_estimated_tokens=len(token_ids))
         return Prompt(kind, key, token_ids, prompt_hash, template.answer_start)
 
     @staticmethod
@@ -185,14 +219,18 @@ class PromptWriter:
                 return True
         return False
 
-    def _rendered(self, template: Template, fields: dict[str, str]) -> list[int]:
-        """Token ids of the whole conversation up to where the model goes on, behind the answer's first words."""
+    @staticmethod
+    def _messages(template: Template, fields: dict[str, str]) -> list[Message]:
+        """The conversation, without the lines whose placeholders are all empty."""
         lines = []
         for line in template.message.splitlines():
             names = string.Template(line).get_identifiers()
             if not names or any(fields.get(name) for name in names):
                 lines.append(string.Template(line).substitute(fields))
-        messages = [{"role": "system", "content": template.system}, {"role": "user", "content": "\n".join(lines)}]
+        return [{"role": "system", "content": template.system}, {"role": "user", "content": "\n".join(lines)}]
+
+    def _token_ids(self, template: Template, messages: list[Message]) -> list[int]:
+        """Token ids of the whole conversation up to where the model goes on, behind the answer's first words."""
         started = self._tokenizer(template.answer_start, add_special_tokens=False)["input_ids"]
         if self._tokenizer.chat_template is None:
             text = "\n\n".join(message["content"] for message in messages) + "\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic import make_sequences
+from small_log import write_beauty_log
 
 from sracl_dist.bench import BENCHES
 from sracl_dist.bench.operations import count_operations
@@ -41,13 +41,7 @@ FIGURES = {
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A small log in the form of amazon-2014:beauty."""
-    sequences = make_sequences(60, lengths=(6, 14))
-    histories = [sequences.whole(user).tolist() for user in range(sequences.num_users)]
-    rows = [f"{user}\t{item}\t{place}" for user, items in enumerate(histories) for place, item in enumerate(items)]
-    (tmp_path / "interactions.tsv").write_text("\n".join(["user_id\titem_id\tposition", *rows]) + "\n")
-    items = [f"{item}\titem {item}\tbrand\ta|b" for item in range(1, sequences.num_items + 1)]
-    (tmp_path / "items.tsv").write_text("\n".join(["item_id\ttitle\tbrand\tcategories", *items]) + "\n")
+    write_beauty_log(tmp_path)
     return tmp_path
 
 

@@ -40,7 +40,32 @@ PACKAGE = Path(sracl_dist.__file__).parent
         "profile.temperature=-0.1",
         "profile.repetition_penalty=0",
         "profile.max_failed_share=2",
+        "profile.retries=-1",
+        "profile.max_attempts=0",
+        "profile.stall_timeout_s=0",
+        "profile.stall_timeout_s=.inf",
         "profile.dtype=int4",
+        "profile.engine=endpoint",
+        "profile={engine: endpoint, endpoint: {url: 'http://localhost/v1'}}",
+        "profile.endpoint.url=localhost:8000/v1",
+        "profile.endpoint.url=ftp://localhost/v1",
+        "profile.endpoint.url=http://localhost:port/v1",
+        "profile.endpoint.url=http://localhost/v1?version=1",
+        "profile.endpoint.url=http://localhost/v1/chat/completions",
+        "profile.endpoint.concurrency=0",
+        "profile.endpoint.concurrency=2000",
+        "profile.endpoint.requests_per_minute=0",
+        "profile.endpoint.timeout_s=.nan",
+        "profile.endpoint.backoff_s=.inf",
+        "profile.endpoint.max_backoff_s=0",
+        "profile.endpoint.max_retry_after_s=-1",
+        "profile.endpoint.max_retries=-1",
+        "profile.endpoint.max_failures_in_a_row=0",
+        "profile.endpoint.request_fields=[top_p]",
+        "profile.endpoint.request_fields=[top_p=high]",
+        "profile.endpoint.request_fields=[top_p=NaN]",
+        "profile.endpoint.request_fields=[=1]",
+        "profile.endpoint.request_fields=[stream=true]",
         "embed.max_tokens=1",
         "embed.batch_rows=0",
         "neighbours.num_neighbours=0",
@@ -77,6 +102,30 @@ def test_an_impossible_value_is_refused_with_the_mend(override: str) -> None:
     message = str(caught.value)
     section = override.split("=")[0].split(".")[0]
     assert re.fullmatch(rf"{section}\.[a-z_.]+ is .+; [^;]+\.", message), message
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "profile.endpoint.url=https://me:sk-secret@host/v1",
+        "profile.endpoint.url=https://sk-secret@host/v1",
+        "profile.endpoint.url=me:sk-secret@host/v1",
+        "profile.endpoint.url=https://me:sk-secret/3@host/v1",
+        "profile.endpoint.url=https://host/v1?key=sk-secret",
+        "profile.endpoint.url=https://host/v1#sk-secret",
+        "profile.endpoint.key_variable=sk-secret",
+    ],
+)
+def test_a_key_in_the_wrong_place_is_refused_unseen(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"profile\.endpoint\.[a-z_]+ is .*\*\*\*.*; ") as caught:
+        parse_config(MINIMAL, [override])
+    assert "secret" not in str(caught.value)
+
+
+def test_an_endpoint_needs_its_address_and_model_only() -> None:
+    overrides = ["profile.engine=endpoint", "profile.model=served", "profile.endpoint.url=http://localhost:8000/v1/"]
+    config = parse_config(MINIMAL, [*overrides, "profile.endpoint.request_fields=[top_p=0.9, stop=null]"])
+    assert config.profile.endpoint.fields_to_add() == {"top_p": 0.9, "stop": None}
 
 
 def test_a_rating_threshold_with_its_column_is_fine() -> None:

@@ -57,6 +57,7 @@ def test_what_could_never_start_is_refused(
 def test_cores_are_named_only_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for num_nodes, named in ((1, True), (2, False)):
         cluster = make_cluster(num_nodes, 2, monkeypatch)
-        environment = engine._cpu_environment(ProfileConfig(), 2, cluster)
+        settings = engine._processor_config("model", ProfileConfig(), cluster)
+        environment = settings.runtime_env["env_vars"]
         assert (environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind") is not named
         assert environment["OMP_NUM_THREADS"] == "2"

@@ -1,6 +1,11 @@
 """profile with the real language model through Ray Data and vLLM: only what is missing is asked, failures are rows."""
 
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -8,15 +13,37 @@ from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import Cluster
-from sracl_dist.columns import ERROR, FINISH_REASON, KEY, NUM_OUTPUT_TOKENS, PROMPT_HASH, TEXT
+from sracl_dist.columns import (
+    ATTEMPT,
+    ERROR,
+    FINISH_REASON,
+    FLAWS,
+    KEY,
+    MODEL,
+    NUM_OUTPUT_TOKENS,
+    NUM_PROMPT_TOKENS,
+    PROMPT_HASH,
+    TEXT,
+)
 from sracl_dist.config import Config
 from sracl_dist.errors import StageError
-from sracl_dist.profiles import generate
-from sracl_dist.profiles.generate import generate_profiles
+from sracl_dist.profiles.asking import answer_all
+from sracl_dist.profiles.generate import (
+    counts,
+    estimate_profiles,
+    generate_profiles,
+    join_answers,
+    refuse_failures,
+)
+from sracl_dist.profiles.plan import ROWS
+from sracl_dist.profiles.prompt_table import PromptTable
 from sracl_dist.profiles.prompts import Prompt
+from sracl_dist.profiles.quality import off_format_pattern
+from sracl_dist.profiles.store import STORED, AnswerStore, best_answers
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
-pytestmark = [pytest.mark.ray, pytest.mark.llm, pytest.mark.usefixtures("ray_cluster")]
+real_engine = pytest.mark.usefixtures("ray_cluster")
+MARKS = off_format_pattern(["<data>\nTitle: $title\n</data>"])
 
 
 def prepared(folder: Path, *overrides: str) -> tuple[Config, RunFolder]:
@@ -27,6 +54,9 @@ def prepared(folder: Path, *overrides: str) -> tuple[Config, RunFolder]:
     return config, run
 
 
+@pytest.mark.ray
+@pytest.mark.llm
+@real_engine
 def test_only_what_is_missing_is_generated(tmp_path: Path) -> None:
     config, run = prepared(tmp_path, "profile.max_items=3", "profile.max_users=4")
     first = generate_profiles(config, run)
@@ -37,6 +67,10 @@ def test_only_what_is_missing_is_generated(tmp_path: Path) -> None:
     assert all(users[TEXT].to_pylist())
     assert all(1 <= num <= 12 for num in users[NUM_OUTPUT_TOKENS].to_pylist())
     assert set(users[FINISH_REASON].to_pylist()) <= {"stop", "length"}
+    cut = ["truncated" in flaws for flaws in users[FLAWS].to_pylist()]
+    assert cut == [reason == "length" for reason in users[FINISH_REASON].to_pylist()]
+    assert first.details["output_tokens_per_s"] is None, "so few answers say nothing"
+    assert "answers generated, " in first.summary[0]
 
     again = generate_profiles(config, run)
     assert again.details["num_generated"] == 0
@@ -44,7 +78,7 @@ def test_only_what_is_missing_is_generated(tmp_path: Path) -> None:
 
     failed_hash = users[PROMPT_HASH][0].as_py()
     store = run.stage("profile").read_shards("generated/")
-    row = dict.fromkeys(store.column_names) | {PROMPT_HASH: failed_hash, ERROR: "the engine died"}
+    row = dict.fromkeys(store.column_names) | {PROMPT_HASH: failed_hash, ATTEMPT: 1, ERROR: "the engine died"}
     kept = store.filter(pa.compute.not_equal(store[PROMPT_HASH], failed_hash))
     run.stage("profile").delete(run.stage("profile").files("generated/"))
     run.stage("profile").write_table("generated/0.parquet", kept)
@@ -68,27 +102,190 @@ def test_only_what_is_missing_is_generated(tmp_path: Path) -> None:
     assert all(before[key] == after[key] for key in unchanged)
 
 
-def test_a_failing_prompt_is_a_row_and_too_many_stop_the_stage(
+def too_long(config: Config) -> list[int]:
+    return [100] * (config.profile.max_prompt_tokens + config.profile.max_output_tokens + 1)
+
+
+@pytest.mark.ray
+@pytest.mark.llm
+@real_engine
+def test_a_failing_prompt_is_asked_twice_and_is_a_row(
     tmp_path: Path, ray_cluster: Cluster, language_model: str
 ) -> None:
     from sracl_dist.profiles.engine import generate_answers
 
-    config, _run = prepared(tmp_path)
-    too_long = [100] * (config.profile.max_prompt_tokens + config.profile.max_output_tokens + 1)
-    prompts = [
-        Prompt("users", 0, [100, 200, 300], "short"),
-        Prompt("users", 1, too_long, "long"),
-        Prompt("users", 2, [300, 200, 100], "other"),
-    ]
-    batches = list(generate_answers(prompts, language_model, config.profile, ray_cluster, set()))
-    answers = {row[PROMPT_HASH]: row for row in pa.concat_tables(batches).to_pylist()}
-    assert set(answers) == {"short", "long", "other"}
-    assert answers["long"][TEXT] is None
-    assert "maximum" in answers["long"][ERROR]
-    assert answers["short"][ERROR] is None
-    assert answers["other"][TEXT]
+    config, run = prepared(tmp_path)
+    prompts = PromptTable()
+    for key, (hash_, token_ids) in enumerate(
+        {"short": [100, 200, 300], "long": too_long(config), "other": [300, 200, 100]}.items()
+    ):
+        prompts.append(Prompt("users", key, token_ids, hash_))
+    asked: list[list[Prompt]] = []
 
-    tables = {"users": generate._profiles(prompts, "users", pa.concat_tables(batches), "m")}
-    generate._refuse_failures(tables.values(), 0.34)
+    def ask(prompts: Sequence[Prompt]) -> Iterator[pa.Table]:
+        asked.append(list(prompts))
+        return generate_answers(prompts, language_model, config.profile, ray_cluster, set())
+
+    store = AnswerStore(run.stage("profile"), MARKS)
+    assert answer_all(prompts, ask, store, config.profile, MARKS) == 1
+    assert [[(prompt.prompt_hash, prompt.attempt) for prompt in prompts] for prompts in asked] == [
+        [("short", 1), ("long", 1), ("other", 1)],
+        [("long", 2)],
+    ]
+    rows = pa.Table.from_pylist(
+        [{KEY: key, PROMPT_HASH: hash_, NUM_PROMPT_TOKENS: 3} for key, hash_ in enumerate(("short", "long", "other"))],
+        schema=ROWS,
+    )
+    table = join_answers(rows, store.best(), "m", MARKS)
+    texts, errors = table[TEXT].to_pylist(), table[ERROR].to_pylist()
+    assert texts[0]
+    assert texts[2]
+    assert texts[1] is None
+    assert "maximum" in errors[1]
+    assert errors[0] is errors[2] is None
     with pytest.raises(StageError, match=r"1 of 3 prompts have no answer \(1 times: .*maximum"):
-        generate._refuse_failures(tables.values(), 0.1)
+        refuse_failures([table], 0.1)
+
+
+def engine_processes() -> set[int]:
+    """Engines of vLLM below this process."""
+    parents, engines = {}, set()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(folder.name)
+            parents[pid] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if b"VLLM::EngineCore" in (folder / "cmdline").read_bytes():
+                engines.add(pid)
+
+    def is_own(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and is_own(parents[pid]))
+
+    return {pid for pid in engines if is_own(pid)}
+
+
+@pytest.mark.ray
+@pytest.mark.llm
+@pytest.mark.slow
+@real_engine
+def test_an_engine_that_is_killed_is_replaced_and_no_answer_is_missing(
+    tmp_path: Path, ray_cluster: Cluster, language_model: str
+) -> None:
+    from sracl_dist.profiles.engine import generate_answers
+
+    config, run = prepared(tmp_path, "profile.max_output_tokens=64")
+    prompts = PromptTable()
+    for key in range(80):
+        prompts.append(Prompt("users", key, [100 + key, 200, 300], f"{key:032x}"))
+    engines: list[int] = []
+
+    def ask(prompts: Sequence[Prompt]) -> Iterator[pa.Table]:
+        for batch in generate_answers(prompts, language_model, config.profile, ray_cluster, set()):
+            running = engine_processes()
+            if running and not engines:
+                for pid in running:
+                    os.kill(pid, signal.SIGKILL)
+            engines.extend(running - set(engines))
+            yield batch
+
+    store = AnswerStore(run.stage("profile"), MARKS)
+    answer_all(prompts, ask, store, config.profile, MARKS)
+    assert len(engines) >= 2, "another engine went on"
+    best = store.best()
+    assert sorted(best[PROMPT_HASH].to_pylist()) == [f"{key:032x}" for key in range(80)]
+    assert best[ERROR].null_count >= 78, "an empty answer of the small model is no loss"
+
+
+def answers_of(*rows: dict[str, Any]) -> pa.Table:
+    defaults = dict.fromkeys(STORED.names) | {ATTEMPT: 1, FINISH_REASON: "stop", NUM_OUTPUT_TOKENS: 9}
+    return best_answers(pa.Table.from_pylist([defaults | row for row in rows], schema=STORED), MARKS)
+
+
+LOOP = "a film, a film, a film, a film"
+BEST = answers_of(
+    {PROMPT_HASH: "good", TEXT: "A film.", NUM_PROMPT_TOKENS: 31},
+    {PROMPT_HASH: "loop", TEXT: LOOP, FINISH_REASON: "length"},
+    {PROMPT_HASH: "echo", TEXT: "Title: x"},
+    {PROMPT_HASH: "empty", TEXT: "", FINISH_REASON: "length"},
+    {PROMPT_HASH: "long", ERROR: "too long", FINISH_REASON: None, NUM_OUTPUT_TOKENS: None, NUM_PROMPT_TOKENS: 0},
+    {PROMPT_HASH: "of old", ERROR: "the answer is empty", FINISH_REASON: "stop"},
+    {PROMPT_HASH: "nobody's", TEXT: "A book."},
+)
+
+
+def joined(*hashes: str) -> pa.Table:
+    rows = [{KEY: key, PROMPT_HASH: hash_, NUM_PROMPT_TOKENS: 30} for key, hash_ in enumerate(hashes, start=1)]
+    return join_answers(pa.Table.from_pylist(rows, schema=ROWS), BEST, "m", MARKS)
+
+
+def test_a_row_per_prompt_with_its_answer_or_its_error() -> None:
+    table = joined("good", "loop", "echo", "empty", "long", "unasked", "of old", "good")
+    assert table[KEY].to_pylist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert table[TEXT].to_pylist() == ["A film.", LOOP, None, None, None, None, None, "A film."]
+    assert table[ERROR].to_pylist() == [
+        None,
+        None,
+        "the answer is off-format: it holds 'Title:'",
+        "the answer is empty",
+        "too long",
+        "no answer was received",
+        "the answer is empty",
+        None,
+    ]
+    assert table[FLAWS].to_pylist() == [
+        [],
+        ["truncated", "repetitive"],
+        ["off-format"],
+        ["empty", "truncated"],
+        [],
+        [],
+        ["empty"],
+        [],
+    ]
+    assert table[NUM_PROMPT_TOKENS].to_pylist() == [31, 30, 30, 30, 30, 30, 30, 31], "the engine's count, where it has"
+    assert table[MODEL].to_pylist() == ["m"] * 8
+    assert counts([table.slice(0, 4), table.slice(4)]) == {
+        "num_failed": 5,
+        "num_empty": 2,
+        "num_truncated": 2,
+        "num_repetitive": 1,
+        "num_off_format": 1,
+        "num_prompt_tokens": 242,
+        "num_output_tokens": 54,
+    }
+
+
+def test_without_prompts_there_are_no_rows() -> None:
+    table = joined()
+    assert (table.num_rows, table.schema.names) == (0, joined("good").schema.names)
+    assert counts([table, table])["num_output_tokens"] == 0
+    refuse_failures([table], 0.0)
+
+
+def test_too_many_failures_stop_the_stage_with_the_commonest_reasons() -> None:
+    table = joined("good", "good", "echo", "long", "long")
+    refuse_failures([table], 0.6)
+    with pytest.raises(StageError) as caught:
+        refuse_failures([table.slice(0, 2), table.slice(2)], 0.59)
+    assert str(caught.value).startswith(
+        "3 of 5 prompts have no answer (2 times: too long; 1 times: the answer is off-format: it holds 'Title:');"
+    )
+
+
+@pytest.mark.llm
+def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, run = prepared(tmp_path, "profile.max_items=3", "profile.max_users=4")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    capsys.readouterr()
+    estimate_profiles(config, run)
+    told = capsys.readouterr().err
+    assert "profile: 7 prompts, 7 distinct: 0 answered before, 7 to ask\n" in told
+    assert "profile: at most 84 output tokens, unknown how many are to be expected\n" in told
+    assert "no rate is known yet" in told
+    assert [line.split()[4:6] for line in told.splitlines() if "the prompt of" in line] == [
+        ["items", "1,"],
+        ["users", "2,"],
+        ["users", "8,"],
+    ]
+    assert told.count("    <|im_start|>system\n") == 3
+    assert told.endswith("profile: nothing was asked; leave out --dry-run to start\n")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

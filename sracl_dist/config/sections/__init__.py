@@ -6,6 +6,7 @@ again.
 """
 
 from sracl_dist.config.sections.data import DataConfig, ItemColumns, LogColumns
+from sracl_dist.config.sections.endpoint import EndpointConfig
 from sracl_dist.config.sections.fields import NEUTRAL, neutral, require
 from sracl_dist.config.sections.model import ModelConfig
 from sracl_dist.config.sections.objectives import (
@@ -36,6 +37,7 @@ __all__ = [
     "CrossSequenceConfig",
     "DataConfig",
     "EmbedConfig",
+    "EndpointConfig",
     "EvaluateConfig",
     "IntraSequenceConfig",
     "ItemColumns",

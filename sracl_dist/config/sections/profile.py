@@ -1,7 +1,9 @@
 """What the language model is asked, and how it runs."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from sracl_dist.config.sections.endpoint import EndpointConfig
 from sracl_dist.config.sections.fields import neutral, require
 
 
@@ -9,8 +11,12 @@ from sracl_dist.config.sections.fields import neutral, require
 class ProfileConfig:
     """profile: a language model describes every item and every user, from training interactions only."""
 
+    engine: Literal["vllm", "endpoint"] = "vllm"
+    """Who answers: vllm runs the model on this cluster, endpoint asks the server at profile.endpoint.url."""
     model: str = "package:smollm2-135m-instruct"
-    """Hugging Face id, local folder, or `package:` and a name of docs/models.md."""
+    """Hugging Face id, local folder, or `package:` and a name of docs/models.md; for an endpoint its name there."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    """Where and how an endpoint is asked."""
     item_template: str | None = None
     """File with the item prompt; null takes sracl_dist/profiles/templates/item.txt."""
     user_template: str | None = None
@@ -35,6 +41,12 @@ class ProfileConfig:
     """Above 1 discourages loops, which small models fall into at temperature 0."""
     max_failed_share: float = 0.02
     """The stage fails when a larger share of the prompts has no usable answer."""
+    retries: int = 1
+    """How often a prompt without a usable answer is asked again in the same run, at a temperature of at least 0.7."""
+    max_attempts: int = 4
+    """A prompt that has failed so often, in this run and earlier ones, is not asked again and keeps its last error."""
+    stall_timeout_s: float = neutral(1800.0)
+    """The stage ends when no answer arrives for so long, the start of the engine included."""
     stop: list[str] = field(default_factory=list)
     """An answer ends behind the first of these texts, for example [". "] for one sentence; empty: the model ends it."""
     dtype: str = "bfloat16"
@@ -63,6 +75,7 @@ class ProfileConfig:
             "items_per_history",
             "items_per_user",
             "max_output_tokens",
+            "max_attempts",
             "num_replicas",
             "gpus_per_replica",
             "batch_rows",
@@ -74,6 +87,16 @@ class ProfileConfig:
         require(self.max_prompt_tokens >= 64, "profile.max_prompt_tokens", self.max_prompt_tokens, "use 64 or more")
         require(self.temperature >= 0, "profile.temperature", self.temperature, "use 0 or more")
         require(self.repetition_penalty > 0, "profile.repetition_penalty", self.repetition_penalty, "use above 0")
+        require(self.retries >= 0, "profile.retries", self.retries, "use 0 or more")
+        stall_s = self.stall_timeout_s
+        require(0 < stall_s <= 1e6, "profile.stall_timeout_s", stall_s, "use seconds above 0, up to 1000000")
         require(0 <= self.max_failed_share <= 1, "profile.max_failed_share", self.max_failed_share, "use 0 to 1")
         formats = ("bfloat16", "float16", "float32")
         require(self.dtype in formats, "profile.dtype", self.dtype, f"use one of {', '.join(formats)}")
+        if self.engine == "endpoint":
+            url, model = self.endpoint.url, self.model
+            require(
+                bool(url), "profile.endpoint.url", url, "name the server's address, such as http://localhost:8000/v1"
+            )
+            served = not model.startswith("package:")
+            require(served, "profile.model", model, "use the model's name on the server with profile.engine=endpoint")

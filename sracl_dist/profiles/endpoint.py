@@ -1,0 +1,255 @@
+"""The only file that knows the openai client: from prompts to the answers of an OpenAI-compatible endpoint.
+
+`profile.endpoint.concurrency` requests are in flight in the background; a slow reader slows the asking down, and a
+reader that stops ends it.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, cast
+
+import openai
+import pyarrow as pa
+
+from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
+from sracl_dist.config.sections import EndpointConfig, ProfileConfig
+from sracl_dist.errors import SetupError, StageError, first_line
+from sracl_dist.profiles.answers import ANSWERS
+from sracl_dist.profiles.attempts import sampling_of
+from sracl_dist.profiles.background import BackgroundRows, Put, Row
+from sracl_dist.profiles.chat import request_fields
+from sracl_dist.profiles.prompts import Prompt
+from sracl_dist.profiles.replies import (
+    FINAL_STATUSES,
+    AttemptError,
+    Reply,
+    attempt_error,
+    cleaned,
+    cleaned_error,
+    is_out_of_credit,
+    read_reply,
+    server_reason,
+)
+
+NOTICES = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
+"""Loggers that would write a line per request."""
+CONNECT_TIMEOUT_S = 10.0
+UNREACHED_RETRIES = 2
+"""Further attempts to reach a server that has never answered, before the stage ends."""
+UNREACHED = ("ConnectError", "ConnectTimeout", "ProxyError")
+"""By name, because versions of the client differ in the library that raises them."""
+
+
+def ask_endpoint(prompts: Sequence[Prompt], config: ProfileConfig) -> Generator[pa.Table, None, None]:
+    """Send the prompts to the endpoint; yields small tables of `ANSWERS` as they finish.
+
+    A prompt that fails becomes a row with `error` and without `text`; it never stops the others.
+
+    Raises:
+        SetupError: the endpoint cannot be reached, or refuses the key or the model.
+        StageError: it cannot go on: no credit, too long a wait, or too many failures in a row.
+    """
+    for name in NOTICES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    asker = _Asker(prompts, config, _read_key(config.endpoint))
+    answers = BackgroundRows(asker.ask_all, max_waiting_rows=2 * config.endpoint.concurrency)
+    try:
+        for rows in answers.batches():
+            yield pa.Table.from_pylist(rows, schema=ANSWERS)
+    finally:
+        answers.stop()
+
+
+def _read_key(config: EndpointConfig) -> str:
+    """The key from the environment, empty where there is none."""
+    key = os.environ.get(config.key_variable, "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise SetupError(
+            f"The environment variable {config.key_variable} holds characters that no key has (spaces, line breaks or "
+            f"others outside ASCII); set it to the key alone."
+        )
+    return key
+
+
+class _Pace:
+    """Spaces the starts of requests, and holds all of them back while the server asks to wait."""
+
+    def __init__(self, requests_per_minute: float | None) -> None:
+        self._interval_s = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._next_start_s = 0.0
+        self._lock = asyncio.Lock()
+
+    async def turn(self) -> None:
+        """Wait for the right to start one request, first come first served."""
+        async with self._lock:
+            while (wait_s := self._next_start_s - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            self._next_start_s = time.monotonic() + self._interval_s
+
+    def pause(self, wait_s: float) -> None:
+        """Start nothing for so long."""
+        self._next_start_s = max(self._next_start_s, time.monotonic() + wait_s)
+
+
+class _Asker:
+    """Asks every prompt until there is an answer or a reason to give it up."""
+
+    def __init__(self, prompts: Sequence[Prompt], config: ProfileConfig, key: str) -> None:
+        self._prompts, self._config, self._settings, self._key = prompts, config, config.endpoint, key
+        self._reached = False
+        self._failures_in_a_row = 0
+
+    async def ask_all(self, put: Put) -> None:
+        """Put a row for every prompt, in the order in which they finish."""
+        self._pace = _Pace(self._settings.requests_per_minute)
+        waiting = iter(self._prompts)
+        async with self._connect() as client:
+
+            async def work() -> None:
+                for prompt in waiting:
+                    row = await self._row(client, prompt)
+                    await put(row)
+                    self._refuse_outage(row[ERROR])
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._settings.concurrency, len(self._prompts))):
+                    group.create_task(work())
+
+    def _connect(self) -> openai.AsyncOpenAI:
+        timeout_s = self._settings.timeout_s
+        return openai.AsyncOpenAI(
+            base_url=self._settings.url,
+            api_key=self._key or "none",  # which is not sent; without a value the client would take OPENAI_API_KEY
+            timeout=openai.Timeout(timeout_s, connect=min(timeout_s / 2, CONNECT_TIMEOUT_S)),
+            max_retries=0,  # its own retries know neither the pace nor unusable answers
+        )
+
+    async def _row(self, client: openai.AsyncOpenAI, prompt: Prompt) -> Row:
+        row: Row = dict.fromkeys(ANSWERS.names) | {PROMPT_HASH: prompt.prompt_hash}
+        try:
+            reply = await self._ask(client, prompt)
+        except AttemptError as failure:
+            return row | {ERROR: cleaned_error(str(failure), self._key), FINISH_REASON: failure.finish_reason}
+        return row | {
+            TEXT: cleaned(reply.text, self._key),
+            FINISH_REASON: reply.finish_reason and cleaned(reply.finish_reason, self._key),
+            NUM_PROMPT_TOKENS: reply.num_prompt_tokens,
+            NUM_OUTPUT_TOKENS: reply.num_output_tokens,
+        }
+
+    async def _ask(self, client: openai.AsyncOpenAI, prompt: Prompt) -> Reply:
+        """As many attempts as it takes and the settings allow."""
+        attempt = 0
+        while True:
+            await self._pace.turn()
+            try:
+                return await self._ask_once(client, prompt)
+            except AttemptError as failure:
+                self._refuse_unreached(failure, attempt)
+                if not failure.may_retry or attempt >= self._settings.max_retries:
+                    raise
+                wait_s = self._wait_s(failure, attempt)
+            attempt += 1
+            await asyncio.sleep(wait_s)
+
+    async def _ask_once(self, client: openai.AsyncOpenAI, prompt: Prompt) -> Reply:
+        try:
+            # The client's own timeout is for each piece that arrives, so a server that drips would never meet it.
+            async with asyncio.timeout(self._settings.timeout_s):
+                response = await client.chat.completions.with_raw_response.create(
+                    model=self._config.model,
+                    messages=cast(Any, prompt.messages),
+                    extra_body=self._fields(prompt),
+                    extra_headers=None if self._key else cast(Any, {"Authorization": openai.Omit()}),
+                )
+        except openai.APIStatusError as error:
+            self._reached = True
+            body = error.response.text
+            self._refuse_final(error.status_code, body)
+            raise attempt_error(error.status_code, body, error.response.headers) from None
+        except (TimeoutError, openai.APIConnectionError) as error:
+            raise self._broken(error) from None
+        self._reached = True
+        return read_reply(response.content.decode("utf-8", "replace"))
+
+    def _fields(self, prompt: Prompt) -> dict[str, Any]:
+        """Those of every request; a prompt that has failed before is sampled in another way."""
+        fields, added = request_fields(self._config), self._settings.fields_to_add()
+        sampling = sampling_of(prompt, self._config)
+        for name, value in (("temperature", sampling.temperature), ("max_tokens", sampling.max_output_tokens)):
+            if name not in added:
+                fields[name] = value
+        return fields
+
+    def _broken(self, error: Exception) -> AttemptError:
+        """A request to which no whole response came."""
+        cause = error.__cause__ or error
+        unreached = type(cause).__name__ in UNREACHED
+        self._reached = self._reached or not unreached
+        if isinstance(error, (TimeoutError, openai.APITimeoutError)) and not unreached:
+            return AttemptError(
+                f"no answer within profile.endpoint.timeout_s={self._settings.timeout_s}", may_retry=True
+            )
+        return AttemptError(f"the connection broke ({first_line(cause)})", may_retry=True, unreached=unreached)
+
+    def _wait_s(self, failure: AttemptError, attempt: int) -> float:
+        """How long this prompt rests; what the server asks for holds for the others too."""
+        settings = self._settings
+        backoff_s = min(settings.backoff_s * 2.0 ** min(attempt, 60), settings.max_backoff_s)
+        shortened_s = backoff_s * random.uniform(0.5, 1)
+        asked_s = failure.retry_after_s
+        if not asked_s:
+            return shortened_s
+        if asked_s > settings.max_retry_after_s:
+            raise StageError(
+                f"The endpoint {settings.url} asks to wait {asked_s:.0f} s, longer than "
+                f"profile.endpoint.max_retry_after_s={settings.max_retry_after_s}; run the stage again later, which "
+                f"asks only what is missing."
+            ) from None
+        self._pace.pause(asked_s)
+        # The random part keeps those who wait from coming back all at once.
+        return asked_s + random.uniform(0, min(asked_s, settings.backoff_s))
+
+    def _refuse_unreached(self, failure: AttemptError, attempt: int) -> None:
+        enough = min(UNREACHED_RETRIES, self._settings.max_retries)
+        if failure.unreached and not self._reached and attempt >= enough:
+            raise SetupError(
+                f"The endpoint {self._settings.url} cannot be reached ({self._quoted(str(failure))}); start it, or "
+                f"mend profile.endpoint.url."
+            ) from None
+
+    def _refuse_final(self, status: int, body: str) -> None:
+        """End the stage for what no other prompt would be spared, without the server's own words in the traceback."""
+        url, variable = self._settings.url, self._settings.key_variable
+        said = f"{status}: {self._quoted(server_reason(body))}"
+        if is_out_of_credit(status, body):
+            raise StageError(
+                f"The account at the endpoint {url} has no credit ({said}); top it up and run the stage again."
+            ) from None
+        if status == 404:
+            raise SetupError(
+                f"The endpoint {url} does not know the model {self._config.model} or the address ({said}); mend "
+                f"profile.model, or profile.endpoint.url, which goes up to /chat/completions."
+            ) from None
+        if status in FINAL_STATUSES:
+            what = "the key" if self._key else "requests without a key"
+            raise SetupError(
+                f"The endpoint {url} refuses {what} ({said}); set the environment variable {variable} to its key."
+            ) from None
+
+    def _refuse_outage(self, error: str | None) -> None:
+        limit = self._settings.max_failures_in_a_row
+        self._failures_in_a_row = self._failures_in_a_row + 1 if error else 0
+        if limit is not None and self._failures_in_a_row >= limit:
+            raise StageError(
+                f"The endpoint {self._settings.url} failed {limit} prompts in a row, the last because {error}; mend "
+                f"the cause and run the stage again, which asks only what is missing, or raise "
+                f"profile.endpoint.max_failures_in_a_row."
+            )
+
+    def _quoted(self, text: str) -> str:
+        return cleaned_error(text, self._key).rstrip(".")

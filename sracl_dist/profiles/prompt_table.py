@@ -1,0 +1,120 @@
+"""Millions of prompts in little memory: columns of Arrow instead of objects of Python."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sracl_dist.profiles.prompts import Prompt
+
+ROWS_PER_BATCH = 4096
+
+
+class RowBuilder:
+    """Collects rows and packs them, so that only the latest few are objects of Python."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._batches: list[pa.RecordBatch] = []
+        self._rows: list[tuple[Any, ...]] = []
+
+    def __len__(self) -> int:
+        return ROWS_PER_BATCH * len(self._batches) + len(self._rows)
+
+    def append(self, *row: Any) -> None:
+        """Add a row, its values in the order of the schema."""
+        self._rows.append(row)
+        if len(self._rows) == ROWS_PER_BATCH:
+            self._batches.append(self._packed())
+            self._rows = []
+
+    def row(self, index: int) -> tuple[Any, ...]:
+        """One row as it was appended."""
+        number, place = divmod(index, ROWS_PER_BATCH)
+        if number == len(self._batches):
+            return self._rows[place]
+        return tuple(column[place].as_py() for column in self._batches[number].columns)
+
+    def table(self) -> pa.Table:
+        """All rows."""
+        return pa.Table.from_batches([*self._batches, self._packed()], schema=self._schema)
+
+    def _packed(self) -> pa.RecordBatch:
+        columns = zip(*self._rows, strict=True) if self._rows else [() for _ in self._schema]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+
+class PromptTable(Sequence[Prompt]):
+    """Prompts that are packed when they are added and become objects again one by one, when they are asked for."""
+
+    def __init__(self) -> None:
+        self._rows = RowBuilder(
+            pa.schema(
+                [
+                    ("kind", pa.string()),
+                    ("key", pa.int64()),
+                    ("token_ids", pa.list_(pa.int32())),
+                    ("prompt_hash", pa.string()),
+                    ("answer_start", pa.string()),
+                    ("messages", pa.string()),
+                    ("num_estimated_tokens", pa.int32()),
+                    ("attempt", pa.int32()),
+                    ("wants_room", pa.bool_()),
+                ]
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def append(self, prompt: Prompt) -> None:
+        """Add a prompt behind the others."""
+        self._rows.append(
+            prompt.kind,
+            prompt.key,
+            prompt.token_ids,
+            prompt.prompt_hash,
+            prompt.answer_start,
+            json.dumps(prompt.messages),
+            prompt.num_estimated_tokens,
+            prompt.attempt,
+            prompt.wants_room,
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        places = range(len(self))
+        if isinstance(index, slice):
+            return [self._prompt(place) for place in places[index]]
+        return self._prompt(places[index])
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return (self._prompt(place) for place in range(len(self)))
+
+    def later_attempts(self) -> dict[str, int]:
+        """Number of the attempt by hash, of the prompts that have been asked before."""
+        columns = self._rows.table().select(["prompt_hash", "attempt"])
+        later = columns.filter(pc.greater(columns["attempt"], 1))
+        return dict(zip(later["prompt_hash"].to_pylist(), later["attempt"].to_pylist(), strict=True))
+
+    def _prompt(self, place: int) -> Prompt:
+        kind, key, token_ids, prompt_hash, answer_start, messages, num_tokens, attempt, wants_room = self._rows.row(
+            place
+        )
+        return Prompt(
+            kind=kind,
+            key=key,
+            token_ids=token_ids,
+            prompt_hash=prompt_hash,
+            answer_start=answer_start,
+            messages=tuple(json.loads(messages)),
+            num_estimated_tokens=num_tokens,
+            attempt=attempt,
+            wants_room=wants_room,
+        )

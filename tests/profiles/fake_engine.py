@@ -1,0 +1,48 @@
+"""An engine without a model, which answers as it is told, and a store for it."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+
+from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
+from sracl_dist.profiles.answers import ANSWERS
+from sracl_dist.profiles.prompts import Prompt
+
+Reply = tuple[str | None, str | None, str | None]
+"""Text, finish reason and error."""
+GOOD: Reply = ("This is a film about the sea.", "stop", None)
+EMPTY: Reply = ("", "stop", None)
+CUT: Reply = (" ", "length", None)
+ECHO: Reply = ("Title: Jaws", "stop", None)
+BROKEN: Reply = (None, None, "ValueError: the prompt is too long")
+
+
+class FakeEngine:
+    """Answers two prompts at a time; `asked` holds every prompt that it got, a list per start."""
+
+    def __init__(self, reply: Callable[[Prompt], Reply]) -> None:
+        self._reply = reply
+        self.asked: list[list[Prompt]] = []
+
+    def __call__(self, prompts: Sequence[Prompt]) -> Iterator[pa.Table]:
+        self.asked.append(list(prompts))
+        for start in range(0, len(prompts), 2):
+            rows = [answer(prompt, *self._reply(prompt)) for prompt in prompts[start : start + 2]]
+            yield pa.Table.from_pylist(rows, schema=ANSWERS)
+
+
+def answer(prompt: Prompt, text: str | None, finish_reason: str | None, error: str | None) -> dict[str, object]:
+    row = {
+        PROMPT_HASH: prompt.prompt_hash,
+        TEXT: text,
+        FINISH_REASON: finish_reason,
+        NUM_PROMPT_TOKENS: prompt.num_tokens,
+        NUM_OUTPUT_TOKENS: len((text or "").split()),
+        ERROR: error,
+    }
+    assert list(row) == ANSWERS.names
+    return row
+
+
+def prompts_of(*hashes: str, kind: str = "items") -> list[Prompt]:
+    return [Prompt(kind, key, [7] * 10, hash_) for key, hash_ in enumerate(hashes, start=1)]
