@@ -1,6 +1,6 @@
 """profile: a language model describes every item and every user, from training interactions only.
 
-Finished answers are never asked again, whatever stops the stage. With --dry-run it asks nothing: it says how many
+What is committed is never asked again, whatever stops the stage. With --dry-run it asks nothing: it says how many
 prompts there are, how many tokens and how much time they take, and shows three of them.
 
     python jobs/profile.py --config configs/demo.yaml

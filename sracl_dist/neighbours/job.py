@@ -106,6 +106,7 @@ def _build_kind(kind: str, settings: NeighboursConfig, run: RunFolder, cluster: 
     origin, hashes = made_from(settings, plan), row_hashes(shards, groups)
     changes = _changes(load_lists(folder, kind, origin), hashes, shards.first_key, settings.max_changed_share)
     work = Work(kind=kind, settings=settings, run=run, shards=shards, rules=rules, plan=plan, changes=changes)
+    _forget_other_work(folder, kind, origin)
     with _workers(work, cluster) as ask:
         num_probes = _num_probes(work, ask)
         started = time.monotonic()
@@ -134,6 +135,15 @@ def _build_kind(kind: str, settings: NeighboursConfig, run: RunFolder, cluster: 
         "search_s": round(search_s, 3),
         "peak_bytes": peak_bytes,
     }
+
+
+def _forget_other_work(folder: StageFolder, kind: str, origin: dict[str, Any]) -> None:
+    """Delete what an interrupted search left that was planned differently, such as with another number of parts."""
+    name = f"{INDEX}{kind}.origin.json"
+    if not folder.exists(name) or folder.read_json(name) != origin:
+        own = [name for name in folder.files(INDEX) if name.startswith(f"{INDEX}{kind}.")]
+        folder.delete([*folder.files(f"blocks/{kind}/"), *own])
+        folder.write_json(name, origin)
 
 
 def _changes(old: Lists | None, hashes: NDArray[np.uint64], first_key: int, max_share: float) -> Changes | None:

@@ -43,7 +43,7 @@ def _make_trainer(shards: VectorShards, plan: SearchPlan) -> Callable[[str], NDA
     from sracl_dist.neighbours.search import train_lists
 
     def train(kind: str) -> NDArray[np.uint8]:
-        rows = sample_rows(shards.num_rows, plan.num_lists * plan.sampled_per_list, TRAINING_SEED)
+        rows = sample_rows(shards.num_rows, plan.num_sampled, TRAINING_SEED)
         vectors = shards.read_keys(rows + shards.first_key)
         refuse_broken(rows + shards.first_key, vectors, kind)
         return train_lists(vectors, plan)
@@ -54,16 +54,21 @@ def _make_trainer(shards: VectorShards, plan: SearchPlan) -> Callable[[str], NDA
 def tune_probes(
     shards: VectorShards, plan: SearchPlan, settings: NeighboursConfig, ask: Callable[[Query], list[Any]]
 ) -> int:
-    """The smallest power of two of lists with which a sample reaches the recall, all of them where none does."""
+    """The smallest number of lists, to about an eighth, with which a sample reaches the recall, or all of them."""
     keys = sample_rows(shards.num_rows, settings.num_sampled, TUNING_SEED) + shards.first_key
     query = Query(keys=keys, vectors=shards.read_keys(keys), num_neighbours=settings.num_neighbours, scan=True)
     true = merge(ask(query))
     wanted = settings.min_recall + MARGIN * (1 - settings.min_recall)
-    num_probes = 1
-    while num_probes < plan.num_lists:
-        measured = recall(merge(ask(replace(query, scan=False, num_probes=num_probes))), true)
-        say(f"neighbours: {shards.kind}: recall {measured:.4f} with {num_probes} of {plan.num_lists:,} lists")
-        if measured >= wanted:
-            return num_probes
-        num_probes *= 2
-    return plan.num_lists
+
+    def measured(num_probes: int) -> float:
+        found = recall(merge(ask(replace(query, scan=False, num_probes=num_probes))), true)
+        say(f"neighbours: {shards.kind}: recall {found:.4f} with {num_probes} of {plan.num_lists:,} lists")
+        return found
+
+    too_few, enough = 0, 1
+    while enough < plan.num_lists and measured(enough) < wanted:
+        too_few, enough = enough, min(2 * enough, plan.num_lists)
+    while enough - too_few > max(1, enough // 8):
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if measured(middle) >= wanted else (middle, enough)
+    return enough

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sracl_dist.columns import MISSING
 from sracl_dist.errors import StageError
 from sracl_dist.neighbours.plan import SearchPlan
 from sracl_dist.neighbours.ranking import SCORE_TOLERANCE, Ranked, merge, pair_scores, rank, rank_nothing
@@ -88,7 +89,9 @@ class Part:
 
     def _search_index(self, keys: NDArray[np.int64], vectors: NDArray[np.float32], num_neighbours: int) -> Ranked:
         """Candidates scored pair by pair; rows that may miss somebody are searched again with more candidates."""
-        num_candidates = num_neighbours + 1 + SLACK if self._plan.is_exact else RERANKED * (num_neighbours + 1)
+        num_candidates = num_neighbours + 1 + SLACK
+        if self._plan.is_compressed:
+            num_candidates = max(num_candidates, RERANKED * (num_neighbours + 1))
         found, scores = rank_nothing(len(keys), num_neighbours)
         rows = np.arange(len(keys))
         while len(rows):
@@ -101,7 +104,7 @@ class Part:
                 break
             num_candidates = min(4 * num_candidates, MAX_CANDIDATES)
         if self._plan.is_exact and len(rows):
-            found[rows], scores[rows] = self._scan(keys[rows], vectors[rows], num_neighbours)
+            found[rows], scores[rows] = self._scan_distinct(keys[rows], vectors[rows], num_neighbours)
         return found, scores
 
     def _may_miss(
@@ -146,6 +149,14 @@ class Part:
                 best = self._scan_piece(keys[queries], vectors[queries], num_neighbours, rows)
                 found[queries], scores[queries] = merge([(found[queries], scores[queries]), best])
         return found, scores
+
+    def _scan_distinct(self, keys: NDArray[np.int64], vectors: NDArray[np.float32], num_neighbours: int) -> Ranked:
+        """The same for queries that are mostly equal: each distinct one is looked at once, and self taken out after."""
+        distinct, place = np.unique(vectors, axis=0, return_inverse=True)
+        nobody = np.full(len(distinct), MISSING, np.int64)
+        found, scores = self._scan(nobody, distinct, num_neighbours + 1)
+        found, scores = found[place.ravel()], scores[place.ravel()]
+        return rank(found, np.where(found == keys[:, None], -np.inf, scores).astype(np.float32), num_neighbours)
 
     def _scan_piece(
         self,

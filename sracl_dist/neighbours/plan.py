@@ -18,6 +18,10 @@ LISTS_PER_ROOT = 4
 """Lists per square root of the number of vectors, as the FAISS guidelines have it."""
 SAMPLED_PER_LIST = 64
 """Vectors per list that the centres are learned from."""
+SMALLEST_LISTED = 1024
+"""Tables with fewer vectors are always searched exactly; lists and codes need a sample to learn from."""
+NUM_CODES = 256
+"""Values of one byte of a compressed vector, each of which needs a vector to learn from."""
 CODE_WIDTH = 4
 """Numbers of a vector that one byte of a compressed vector stands for."""
 ID_BYTES = 8
@@ -40,9 +44,19 @@ class SearchPlan:
     sampled_per_list: int = SAMPLED_PER_LIST
 
     @property
+    def num_sampled(self) -> int:
+        """Vectors that lists and codes are learned from, where there are so many."""
+        return max(self.num_lists * self.sampled_per_list, NUM_CODES if self.num_codes else 0)
+
+    @property
     def is_exact(self) -> bool:
         """Whether nothing can be missed."""
         return self.kind == "exact"
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the index knows the vectors only roughly."""
+        return self.kind in ("ivf_sq8", "ivf_pq")
 
     @property
     def on_disk(self) -> bool:
@@ -57,10 +71,12 @@ def plan_search(settings: NeighboursConfig, num_rows: int, width: int, *, has_gp
         StageError: a part would need more memory than neighbours.budget_bytes.
     """
     part_rows = math.ceil(num_rows / settings.num_index_shards)
-    if settings.index == "auto":
+    kinds: tuple[IndexKind, ...] = ("exact", "ivf", "ivf_sq8", "ivf_pq")
+    if num_rows < SMALLEST_LISTED:
+        kinds = ("exact",)
+    elif settings.index == "auto":
         operations = 2 * num_rows * part_rows * width
         affordable = operations <= EXACT_OPERATIONS * (GPU_SPEED if has_gpu else 1)
-        kinds: tuple[IndexKind, ...] = ("exact", "ivf", "ivf_sq8", "ivf_pq")
         kinds = kinds if affordable else kinds[1:]
     else:
         kinds = (settings.index,)
@@ -95,9 +111,9 @@ def _plan(kind: IndexKind, settings: NeighboursConfig, num_rows: int, part_rows:
 
 
 def default_num_lists(num_rows: int) -> int:
-    """About four times the square root of the number of vectors, a power of two, with some vectors in each."""
-    wanted = LISTS_PER_ROOT * math.sqrt(num_rows)
-    return int(2 ** max(0, math.floor(math.log2(min(wanted, max(1, num_rows / SAMPLED_PER_LIST))))))
+    """The power of two nearest to four times the square root of the number of vectors, with some vectors in each."""
+    wanted = min(LISTS_PER_ROOT * math.sqrt(num_rows), max(1, num_rows / SAMPLED_PER_LIST))
+    return int(2 ** max(0, round(math.log2(wanted))))
 
 
 def code_bytes(width: int) -> int:

@@ -86,9 +86,16 @@ class InvertedIndex(Index):
             self.num_probes = int(self._index.nprobe)
 
     def search(self, queries: NDArray[np.float32], num_candidates: int) -> Found:
-        """See `Index.search`."""
-        found: Found = self._searched.search(queries, num_candidates)
-        return found
+        """See `Index.search`.
+
+        Queries are taken list by list: those of one list visit much the same lists, which then are in the cache.
+        """
+        _, nearest = self._index.quantizer.search(queries, 1)
+        order = np.argsort(nearest[:, 0], kind="stable")
+        scores, rows = self._searched.search(np.ascontiguousarray(queries[order]), num_candidates)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return scores[back], rows[back]
 
 
 def train_lists(sample: NDArray[np.float32], plan: SearchPlan) -> NDArray[np.uint8]:
@@ -108,6 +115,8 @@ def train_lists(sample: NDArray[np.float32], plan: SearchPlan) -> NDArray[np.uin
     index = faiss.index_factory(width, f"IVF{plan.num_lists},{storage}", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed, index.cp.niter, index.cp.spherical = KMEANS_SEED, KMEANS_ROUNDS, True
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, plan.sampled_per_list
+    if plan.kind == "ivf_pq":
+        index.pq.cp.min_points_per_centroid = 1
     index.train(sample)
     trained: NDArray[np.uint8] = faiss.serialize_index(index)
     return trained

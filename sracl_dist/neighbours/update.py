@@ -26,8 +26,12 @@ from sracl_dist.profiles.vectors import VectorShards
 
 FOLDER = "lists/"
 HASH = "vector_hash"
-NO_MATTER = ("num_sampled", "min_recall", "mutual", "max_changed_share", "num_index_shards", "query_block_rows")
+NO_MATTER = ("mutual", "max_changed_share", "num_index_shards", "query_block_rows", "budget_bytes")
 """Settings that do not change a list."""
+FOR_PROBES = ("num_sampled", "min_recall")
+"""Settings that only matter to how many inverted lists a query visits."""
+LISTS_VERSION = 1
+"""Raised when the code changes what a list holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +83,9 @@ def compare(old: Lists, hashes: NDArray[np.uint64], first_key: int) -> Changes:
 
 def made_from(settings: NeighboursConfig, plan: SearchPlan) -> dict[str, Any]:
     """What the lists depend on beside the vectors."""
-    values = {name: value for name, value in asdict(settings).items() if name not in NO_MATTER}
-    return {**values, "kind": plan.kind}
+    no_matter = (*NO_MATTER, *FOR_PROBES) if plan.is_exact else NO_MATTER
+    values = {name: value for name, value in asdict(settings).items() if name not in no_matter}
+    return {**values, "kind": plan.kind, "num_lists": plan.num_lists, "lists_version": LISTS_VERSION}
 
 
 def save_lists(folder: StageFolder, kind: str, lists: Lists, first_key: int, origin: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ import pyarrow as pa
 
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 
+UNAVAILABLE = "unavailable"
+"""Finish reason of a prompt that no model has seen: the endpoint was down, or too busy for too long."""
 ANSWERS = pa.schema(
     [
         (PROMPT_HASH, pa.string()),

@@ -128,7 +128,9 @@ class _Intake:
         columns = [answers[name].to_pylist() for name in (PROMPT_HASH, TEXT, FINISH_REASON, ERROR)]
         for hash_, text, reason, error, attempt in zip(*columns, attempts, strict=True):
             if error or failure_of(text, self._off_format):
-                self.failures[hash_] = Failure(num_failures=attempt, was_cut=was_cut_to_nothing(text, reason))
+                self.failures[hash_] = Failure(
+                    num_attempts=attempt, num_failures=attempt, was_cut=was_cut_to_nothing(text, reason)
+                )
 
     def _commit(self) -> None:
         self._store.commit(self._pending)

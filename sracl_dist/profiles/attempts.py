@@ -14,8 +14,10 @@ MORE_ROOM = 2
 class Failure:
     """What the next attempt must know about a prompt that has failed."""
 
-    num_failures: int
+    num_attempts: int
     """In all runs."""
+    num_failures: int
+    """Those among them that a model has seen; only these count towards profile.max_attempts."""
     was_cut: bool
     """Whether the last answer was cut before it said anything."""
 
@@ -38,7 +40,7 @@ def next_attempt(prompt: Prompt, failure: Failure | None) -> Prompt:
     """The prompt as it is to be asked now."""
     if failure is None:
         return prompt
-    return replace(prompt, attempt=failure.num_failures + 1, wants_room=failure.was_cut)
+    return replace(prompt, attempt=failure.num_attempts + 1, wants_room=failure.was_cut)
 
 
 def sampling_of(prompt: Prompt, config: ProfileConfig) -> Sampling:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import EndpointConfig, ProfileConfig
 from sracl_dist.errors import SetupError, StageError, first_line
-from sracl_dist.profiles.answers import ANSWERS
+from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE
 from sracl_dist.profiles.attempts import sampling_of
 from sracl_dist.profiles.background import BackgroundRows, Put, Row
 from sracl_dist.profiles.chat import request_fields
@@ -113,7 +113,7 @@ class _Asker:
                 for prompt in waiting:
                     row = await self._row(client, prompt)
                     await put(row)
-                    self._refuse_outage(row[ERROR])
+                    self._refuse_outage(row)
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._settings.concurrency, len(self._prompts))):
@@ -133,7 +133,8 @@ class _Asker:
         try:
             reply = await self._ask(client, prompt)
         except AttemptError as failure:
-            return row | {ERROR: cleaned_error(str(failure), self._key), FINISH_REASON: failure.finish_reason}
+            reason = UNAVAILABLE if failure.is_outage else failure.finish_reason
+            return row | {ERROR: cleaned_error(str(failure), self._key), FINISH_REASON: reason}
         return row | {
             TEXT: cleaned(reply.text, self._key),
             FINISH_REASON: reply.finish_reason and cleaned(reply.finish_reason, self._key),
@@ -192,9 +193,13 @@ class _Asker:
         self._reached = self._reached or not unreached
         if isinstance(error, (TimeoutError, openai.APITimeoutError)) and not unreached:
             return AttemptError(
-                f"no answer within profile.endpoint.timeout_s={self._settings.timeout_s}", may_retry=True
+                f"no answer within profile.endpoint.timeout_s={self._settings.timeout_s}",
+                may_retry=True,
+                is_outage=True,
             )
-        return AttemptError(f"the connection broke ({first_line(cause)})", may_retry=True, unreached=unreached)
+        return AttemptError(
+            f"the connection broke ({first_line(cause)})", may_retry=True, unreached=unreached, is_outage=True
+        )
 
     def _wait_s(self, failure: AttemptError, attempt: int) -> float:
         """How long this prompt rests; what the server asks for holds for the others too."""
@@ -241,9 +246,10 @@ class _Asker:
                 f"The endpoint {url} refuses {what} ({said}); set the environment variable {variable} to its key."
             ) from None
 
-    def _refuse_outage(self, error: str | None) -> None:
-        limit = self._settings.max_failures_in_a_row
-        self._failures_in_a_row = self._failures_in_a_row + 1 if error else 0
+    def _refuse_outage(self, row: Row) -> None:
+        """Stop where the server itself seems to be down; prompts that it refuses one after the other are no outage."""
+        limit, error = self._settings.max_failures_in_a_row, row[ERROR]
+        self._failures_in_a_row = self._failures_in_a_row + 1 if row[FINISH_REASON] == UNAVAILABLE else 0
         if limit is not None and self._failures_in_a_row >= limit:
             raise StageError(
                 f"The endpoint {self._settings.url} failed {limit} prompts in a row, the last because {error}; mend "

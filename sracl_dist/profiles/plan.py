@@ -16,7 +16,7 @@ from sracl_dist.profiles.estimate import CACHE_BLOCK_TOKENS, Estimate, expected_
 from sracl_dist.profiles.prompt_table import PromptTable, RowBuilder
 from sracl_dist.profiles.prompts import Prompt, PromptWriter
 from sracl_dist.profiles.rate import num_replicas, rate_name
-from sracl_dist.profiles.store import NUM_FAILURES, AnswerStore
+from sracl_dist.profiles.store import NUM_ATTEMPTS, NUM_FAILURES, AnswerStore
 from sracl_dist.profiles.texts import TrainingTexts
 
 KINDS = ("items", "users")
@@ -137,10 +137,16 @@ def _known(best: pa.Table) -> tuple[dict[str, int], dict[str, Failure]]:
     """What the store tells: tokens of the usable answers, and the failures, by hash."""
     num_tokens: dict[str, int] = {}
     failures: dict[str, Failure] = {}
-    for batch in best.select([PROMPT_HASH, TEXT, FINISH_REASON, NUM_OUTPUT_TOKENS, ERROR, NUM_FAILURES]).to_batches():
-        for hash_, text, reason, num, error, num_failures in zip(*map(pa.Array.to_pylist, batch.columns), strict=True):
+    for batch in best.select(
+        [PROMPT_HASH, TEXT, FINISH_REASON, NUM_OUTPUT_TOKENS, ERROR, NUM_ATTEMPTS, NUM_FAILURES]
+    ).to_batches():
+        for hash_, text, reason, num, error, num_attempts, num_failures in zip(
+            *map(pa.Array.to_pylist, batch.columns), strict=True
+        ):
             if error is None:
                 num_tokens[hash_] = num or 0
             else:
-                failures[hash_] = Failure(num_failures=num_failures, was_cut=was_cut_to_nothing(text, reason))
+                failures[hash_] = Failure(
+                    num_attempts=num_attempts, num_failures=num_failures, was_cut=was_cut_to_nothing(text, reason)
+                )
     return num_tokens, failures

@@ -28,6 +28,7 @@ class AttemptError(Exception):
         retry_after_s: how long the server asks to wait.
         finish_reason: why the server ended the answer, where that left none.
         unreached: whether no connection came about.
+        is_outage: whether it speaks of the server's state and not of the prompt.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class AttemptError(Exception):
         retry_after_s: float | None = None,
         finish_reason: str | None = None,
         unreached: bool = False,
+        is_outage: bool = False,
     ) -> None:
         super().__init__(reason)
         self.may_retry, self.retry_after_s = may_retry, retry_after_s
-        self.finish_reason, self.unreached = finish_reason, unreached
+        self.finish_reason, self.unreached, self.is_outage = finish_reason, unreached, is_outage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ def read_reply(body: str) -> Reply:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        raise AttemptError("the response is not JSON", may_retry=True) from None
+        raise AttemptError("the response is not JSON", may_retry=True, is_outage=True) from None
     choice = _first_choice(content)
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else None
@@ -100,7 +102,7 @@ def attempt_error(status: int, body: str, headers: Mapping[str, str]) -> Attempt
     """What a status that is no success means for the prompt."""
     reason = f"the endpoint answers {status}: {server_reason(body)}"
     if status >= 500 or status in RETRIED_STATUSES:
-        return AttemptError(reason, may_retry=True, retry_after_s=retry_after_s(headers))
+        return AttemptError(reason, may_retry=True, retry_after_s=retry_after_s(headers), is_outage=True)
     return AttemptError(reason, may_retry=False)
 
 

@@ -10,20 +10,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import ATTEMPT, ERROR, PROMPT_HASH, TEXT
-from sracl_dist.profiles.answers import ANSWERS
+from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, PROMPT_HASH, TEXT
+from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE
 from sracl_dist.profiles.quality import failure_of
 from sracl_dist.profiles.rate import Rate
 
 STORE = "generated/"
 RATES = f"{STORE}rates.json"
 STORED = ANSWERS.append(pa.field(ATTEMPT, pa.int32()))
-NUM_FAILURES = "num_failures"
-BEST = STORED.append(pa.field(NUM_FAILURES, pa.int32()))
-"""The row of a prompt that counts, and how many of its attempts have failed."""
+NUM_ATTEMPTS, NUM_FAILURES = "num_attempts", "num_failures"
+BEST = STORED.append(pa.field(NUM_ATTEMPTS, pa.int32())).append(pa.field(NUM_FAILURES, pa.int32()))
+"""The row of a prompt that counts, the number of its latest attempt, and how many failures a model has seen."""
 
 
 class AnswerStore:
@@ -81,8 +82,12 @@ def best_answers(rows: pa.Table, off_format: re.Pattern[str]) -> pa.Table:
     # Usable answers first, the earliest of them; then failures, the latest first.
     order = np.lexsort((np.where(failed, -attempts, attempts), failed, codes))
     first = order[np.flatnonzero(np.diff(codes[order], prepend=-1))]
-    num_failures = np.bincount(codes[failed], minlength=len(first)).astype(np.int32)
-    return rows.take(first).append_column(BEST.field(NUM_FAILURES), pa.array(num_failures))
+    was_seen = pc.fill_null(pc.not_equal(rows[FINISH_REASON], UNAVAILABLE), True).to_numpy()
+    num_failures = np.bincount(codes[failed & was_seen], minlength=len(first)).astype(np.int32)
+    num_attempts = np.zeros(len(first), np.int32)
+    np.maximum.at(num_attempts, codes, attempts)
+    best = rows.take(first).append_column(BEST.field(NUM_ATTEMPTS), pa.array(num_attempts))
+    return best.append_column(BEST.field(NUM_FAILURES), pa.array(num_failures))
 
 
 def _without_doubles(rows: pa.Table) -> pa.Table:

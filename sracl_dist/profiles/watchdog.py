@@ -46,8 +46,8 @@ def watched(items: Iterator[T], timeout_s: float) -> Generator[T, None, None]:
             except queue.Empty:
                 raise StageError(
                     f"No answer arrived for {duration(timeout_s)} (profile.stall_timeout_s={timeout_s:g}); what was "
-                    f"answered is kept: look at the engine's log and at its memory and run the stage again, or raise "
-                    f"the time where the model takes longer to start."
+                    f"answered is kept: look at the engine's log and memory, or at the endpoint, and run the stage "
+                    f"again, or raise the time where the model takes longer."
                 ) from None
             if isinstance(item, _End):
                 if item.error is not None:

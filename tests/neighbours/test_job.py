@@ -15,7 +15,7 @@ from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, SCORES, VECTOR
 from sracl_dist.config import Config, parse_config
 from sracl_dist.errors import StageError
-from sracl_dist.neighbours import job, part
+from sracl_dist.neighbours import job, part, plan
 from sracl_dist.neighbours.job import build_neighbours
 from sracl_dist.profiles.vectors import FIRST_KEY, load_vectors
 from sracl_dist.shards import Shard
@@ -112,6 +112,7 @@ def test_parts_resume_and_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_lists_are_learned_once_and_reach_the_recall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALLEST_LISTED", 50)
     overrides = ("neighbours.index=ivf", "neighbours.num_lists=8", "neighbours.min_recall=0.95")
     run = make_run(tmp_path / "one")
     quality = build(run, *overrides)["users"]
@@ -120,11 +121,14 @@ def test_lists_are_learned_once_and_reach_the_recall(tmp_path: Path, monkeypatch
     assert quality["index"] == "ivf"
 
     other = make_run(tmp_path / "two")
+    search_block = job._search_block
     monkeypatch.setattr(job, "_search_block", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build(other, *overrides)
-    assert other.stage("neighbours").files("index/") == ["index/items.faiss", "index/items.json"]
-    monkeypatch.undo()
+    assert other.stage("neighbours").files("index/") == [
+        f"index/items.{end}" for end in ("faiss", "json", "origin.json")
+    ]
+    monkeypatch.setattr(job, "_search_block", search_block)
     learned = []
     train_once = job.train_once
 
@@ -140,6 +144,36 @@ def test_lists_are_learned_once_and_reach_the_recall(tmp_path: Path, monkeypatch
 
     with pytest.raises(StageError, match=r"recall@5 of the items table is 0\.\d+, below neighbours.min_recall=1.0"):
         build(other, *overrides[:2], "neighbours.min_recall=1", "neighbours.num_probes=1", fingerprint="other")
+
+
+def test_a_higher_recall_makes_lists_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALLEST_LISTED", 50)
+    run = make_run(tmp_path)
+    few = build(run, "neighbours.index=ivf", "neighbours.num_lists=16", "neighbours.min_recall=0.1")
+    assert few["users"]["recall"] < 1
+    more = build(run, "neighbours.index=ivf", "neighbours.num_lists=16", "neighbours.min_recall=1", fingerprint="more")
+    assert more["users"]["recall"] == 1
+    assert more["users"]["num_searched"] == 130
+
+
+def test_blocks_of_another_plan_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALLEST_LISTED", 50)
+    run = make_run(tmp_path)
+    search_block, searched = job._search_block, []
+
+    def stop_after_two(*arguments: object) -> object:
+        if len(searched) == 2:
+            raise KeyboardInterrupt
+        searched.append(1)
+        return search_block(*arguments)
+
+    monkeypatch.setattr(job, "_search_block", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        build(run, "neighbours.index=ivf", "neighbours.num_lists=16", "neighbours.num_probes=1")
+    assert len(run.stage("neighbours").files("blocks/items/")) == 2
+    monkeypatch.setattr(job, "_search_block", search_block)
+    build(run)
+    assert_is_definition(run, "items")
 
 
 def test_an_update_equals_a_table_made_anew(tmp_path: Path) -> None:

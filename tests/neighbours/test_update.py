@@ -53,4 +53,7 @@ def test_lists_of_other_settings_are_not_taken(tmp_path: Path) -> None:
     assert kept.hashes.tolist() == [11, 12, 13, 14]
     for other in (NeighboursConfig(num_neighbours=3), NeighboursConfig(max_score=0.9)):
         assert load_lists(folder, "items", made_from(other, plan)) is None
-    assert load_lists(folder, "items", made_from(NeighboursConfig(), SearchPlan(kind="ivf", num_lists=4))) is None
+    lists = SearchPlan(kind="ivf", num_lists=4)
+    assert load_lists(folder, "items", made_from(NeighboursConfig(), lists)) is None
+    assert made_from(NeighboursConfig(min_recall=0.5), plan) == origin, "an exact search has no probes"
+    assert made_from(NeighboursConfig(min_recall=0.5), lists) != made_from(NeighboursConfig(), lists)

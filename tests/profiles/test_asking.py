@@ -74,7 +74,7 @@ def test_a_prompt_that_always_fails_is_asked_no_more_than_allowed(
 
 def test_attempts_go_on_from_those_of_earlier_runs(store: AnswerStore, run: RunFolder) -> None:
     engine = FakeEngine(lambda prompt: BROKEN)
-    third = next_attempt(prompts_of("bad")[0], Failure(num_failures=2, was_cut=False))
+    third = next_attempt(prompts_of("bad")[0], Failure(num_attempts=2, num_failures=2, was_cut=False))
     answer_all(table_of([third]), engine, store, ProfileConfig(retries=5), MARKS)
     assert attempts_in(run) == [("bad", 3), ("bad", 4)]
 

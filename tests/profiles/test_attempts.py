@@ -18,7 +18,7 @@ def test_the_first_attempt_is_as_configured() -> None:
 
 
 def test_a_further_attempt_has_another_seed_and_chance() -> None:
-    third = next_attempt(prompt(50), Failure(num_failures=2, was_cut=False))
+    third = next_attempt(prompt(50), Failure(num_attempts=2, num_failures=2, was_cut=False))
     assert third.attempt == 3
     assert third.prompt_hash == "hash", "the answer belongs to the same prompt"
     assert sampling_of(third, CONFIG) == Sampling(temperature=0.7, seed=2, max_output_tokens=20)
@@ -27,7 +27,7 @@ def test_a_further_attempt_has_another_seed_and_chance() -> None:
 
 
 def test_an_answer_cut_to_nothing_may_be_longer_where_there_is_room() -> None:
-    failure = Failure(num_failures=1, was_cut=True)
+    failure = Failure(num_attempts=1, num_failures=1, was_cut=True)
     allowed = [sampling_of(next_attempt(prompt(num), failure), CONFIG).max_output_tokens for num in (50, 90, 100)]
     assert allowed == [40, 30, 20], "prompt and answer together have 120 tokens"
 

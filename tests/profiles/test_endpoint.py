@@ -285,6 +285,10 @@ def test_an_outage_stops_the_stage_and_scattered_failures_do_not(serve: Serve) -
     scattered = serve(lambda message, _: refusal(500, "down") if int(message[9:]) % 6 else good())
     rows = ask(50, settings(scattered, max_failures_in_a_row=6, max_retries=0, concurrency=1))
     assert sum(row[ERROR] is not None for row in rows.values()) == 41
+    refused = serve(lambda *_: refusal(400, "too long"))
+    rows = ask(20, settings(refused, max_failures_in_a_row=6, max_retries=0, concurrency=1))
+    assert len(rows) == 20, "a server that refuses prompts is not down"
+    assert {row[FINISH_REASON] for row in rows.values()} == {None}
 
 
 def test_a_reader_that_stops_ends_the_asking(serve: Serve) -> None:

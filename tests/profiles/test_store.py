@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sracl_dist.artifacts import RunFolder, StageFolder
-from sracl_dist.columns import ATTEMPT, ERROR, PROMPT_HASH, TEXT
+from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, PROMPT_HASH, TEXT
+from sracl_dist.profiles.answers import UNAVAILABLE
 from sracl_dist.profiles.quality import off_format_pattern
 from sracl_dist.profiles.rate import Rate
-from sracl_dist.profiles.store import BEST, NUM_FAILURES, STORED, AnswerStore, best_answers
+from sracl_dist.profiles.store import BEST, NUM_ATTEMPTS, NUM_FAILURES, STORED, AnswerStore, best_answers
 
 MARKS = off_format_pattern(["<data>\nTitle: $title\n</data>"])
 
@@ -51,6 +52,15 @@ def test_which_row_of_a_prompt_counts() -> None:
         "failing": ("Title: x", "the answer is off-format: it holds 'Title:'", 2),
         "good": ("A book.", None, 0),
     }
+
+
+def test_attempts_that_no_model_has_seen_are_no_failures() -> None:
+    rows = rows_of(("a", 1, None, "down"), ("a", 2, "", None), ("a", 3, None, "down"))
+    reasons = pa.array([UNAVAILABLE, None, UNAVAILABLE], pa.string())
+    rows = rows.set_column(rows.schema.get_field_index(FINISH_REASON), STORED.field(FINISH_REASON), reasons)
+    best = best_answers(rows, MARKS)
+    assert told(best) == {"a": (None, "down", 1)}
+    assert best[NUM_ATTEMPTS].to_pylist() == [3], "the next attempt is the fourth, and no double of another"
 
 
 def test_doubles_of_an_attempt_count_once() -> None:

@@ -59,6 +59,12 @@ class EndpointConfig:
         failures = self.max_failures_in_a_row
         require(failures is None or failures >= 1, _key("max_failures_in_a_row"), failures, "use 1 or more, or null")
 
+    @property
+    def longest_wait_s(self) -> float:
+        """How long no answer may arrive although all is well."""
+        between_s = 60 / self.requests_per_minute if self.requests_per_minute else 0.0
+        return max(self.timeout_s, self.max_retry_after_s, self.max_backoff_s, between_s)
+
     def fields_to_add(self) -> dict[str, Any]:
         """`request_fields` as names and values; a value of None takes the field out."""
         pairs = (entry.partition("=") for entry in self.request_fields)

@@ -90,6 +90,10 @@ class ProfileConfig:
         require(self.retries >= 0, "profile.retries", self.retries, "use 0 or more")
         stall_s = self.stall_timeout_s
         require(0 < stall_s <= 1e6, "profile.stall_timeout_s", stall_s, "use seconds above 0, up to 1000000")
+        if self.engine == "endpoint":
+            longest_s = self.endpoint.longest_wait_s
+            patient = stall_s > longest_s
+            require(patient, "profile.stall_timeout_s", stall_s, f"use more than the endpoint's waits of {longest_s:g}")
         require(0 <= self.max_failed_share <= 1, "profile.max_failed_share", self.max_failed_share, "use 0 to 1")
         formats = ("bfloat16", "float16", "float32")
         require(self.dtype in formats, "profile.dtype", self.dtype, f"use one of {', '.join(formats)}")

@@ -31,6 +31,11 @@ def test_auto_takes_the_most_exact_kind_that_is_affordable(
     assert plan.on_disk == (kind == "ivf_pq")
 
 
+def test_small_tables_are_searched_exactly() -> None:
+    for num_rows, kind in ((1023, "exact"), (1024, "ivf_pq")):
+        assert plan_search(NeighboursConfig(index="ivf_pq"), num_rows, 8, has_gpu=False).kind == kind
+
+
 def test_more_parts_need_less_memory_each() -> None:
     one = plan_search(NeighboursConfig(index="exact"), MILLION, 384, has_gpu=False)
     four = plan_search(NeighboursConfig(index="exact", num_index_shards=4), MILLION, 384, has_gpu=False)
@@ -39,16 +44,17 @@ def test_more_parts_need_less_memory_each() -> None:
 
 def test_what_cannot_fit_is_refused_with_what_to_do() -> None:
     settings = NeighboursConfig(index="exact", budget_bytes=1_000_000_000)
-    with pytest.raises(StageError, match=r"A part of 1,000,000 vectors needs .* num_index_shards=1, or lower n"):
+    with pytest.raises(StageError, match=r"A part of 1,000,000 vectors needs .*num_index_shards=1, or lower n"):
         plan_search(settings, MILLION, 384, has_gpu=False)
     with pytest.raises(StageError, match=r"more than neighbours\.budget_bytes=500,000,000"):
         plan_search(NeighboursConfig(budget_bytes=500_000_000), MILLION, 384, has_gpu=False)
 
 
 def test_lists_and_codes() -> None:
-    assert default_num_lists(MILLION) == 2048
+    assert default_num_lists(MILLION) == 4096
     assert default_num_lists(1) == 1
-    assert default_num_lists(1000) == 8
+    assert default_num_lists(1000) == 16
     assert [code_bytes(width) for width in (384, 128, 6, 7, 1)] == [96, 32, 1, 1, 1]
     plan = plan_search(NeighboursConfig(index="ivf_pq", num_lists=100), MILLION, 128, has_gpu=False)
-    assert (plan.num_lists, plan.num_codes) == (100, 32)
+    assert (plan.num_lists, plan.num_codes, plan.num_sampled) == (100, 32, 6400)
+    assert plan_search(NeighboursConfig(index="ivf_pq", num_lists=1), MILLION, 128, has_gpu=False).num_sampled == 256
