@@ -155,7 +155,12 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(config_file: str, caps
     def interrupted(config: Config, run: RunFolder) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    assert job(None, ["--config", config_file], interrupted) == 130
+    # Programs in the background of a shell ignore the signal unless they say otherwise.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert job(None, ["--config", config_file], interrupted) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
 
 

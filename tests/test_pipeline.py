@@ -180,11 +180,14 @@ def compare_with_undisturbed(
     for stage, prefix in (
         ("embed", "items/"),
         ("embed", "users/"),
-        ("neighbours", ""),
+        ("neighbours", "lists/"),
         ("evaluate", "ranks/"),
         ("recommend", "recommendations/"),
     ):
         assert run.stage(stage).read_shards(prefix).equals(undisturbed.stage(stage).read_shards(prefix)), prefix
+    for name in ("items.parquet", "users.parquet"):
+        own_table, other_table = (one.stage("neighbours").read_table(name) for one in (run, undisturbed))
+        assert own_table.equals(other_table), name
     for stage in STAGES:
         own, other = run.stage(stage).manifest(), undisturbed.stage(stage).manifest()
         assert own is not None
