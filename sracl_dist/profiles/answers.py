@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
+from sracl_dist.errors import StageError
 
 UNAVAILABLE = "unavailable"
 """Finish reason of a prompt that no model has seen: the endpoint was down, or too busy for too long."""
@@ -16,3 +17,7 @@ ANSWERS = pa.schema(
         (ERROR, pa.string()),
     ]
 )
+
+
+class EngineDied(StageError):  # noqa: N818
+    """An engine was answering prompts and died, again after a new start; one of the prompts may be what kills it."""

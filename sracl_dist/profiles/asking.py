@@ -1,4 +1,8 @@
-"""Asking an engine: answers are committed as they arrive, failures asked once more, a stalled engine given up."""
+"""Asking an engine: answers are committed as they arrive, failures asked once more, a stalled engine given up.
+
+A prompt that kills the engine is found by asking what the engine left in smaller and smaller groups, and is a failure
+like others.
+"""
 
 import contextlib
 import re
@@ -12,6 +16,7 @@ from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS,
 from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.observe import Progress, say
+from sracl_dist.profiles.answers import ANSWERS, EngineDied
 from sracl_dist.profiles.attempts import Failure, next_attempt, was_cut_to_nothing
 from sracl_dist.profiles.language_model import end_token_ids
 from sracl_dist.profiles.prompt_table import PromptTable
@@ -20,6 +25,11 @@ from sracl_dist.profiles.quality import failure_of
 from sracl_dist.profiles.rate import RateMeter, num_replicas, rate_name
 from sracl_dist.profiles.store import STORED, AnswerStore
 from sracl_dist.profiles.watchdog import watched
+
+MAX_SUSPECTS = 512
+"""Prompts asked apart after an engine died; engines take prompts in order and hold no more than about so many."""
+MAX_DEATHS_IN_A_ROW = 24
+"""Twice what it takes to find one prompt among the suspects; an engine that dies more often answers nothing at all."""
 
 Ask = Callable[[Sequence[Prompt]], Iterator[pa.Table]]
 """Sends prompts to an engine; yields small tables of `ANSWERS` as they finish, and ends the engine when closed."""
@@ -64,10 +74,36 @@ def answer_all(
 
 
 def _ask_once(prompts: PromptTable, ask: Ask, intake: "_Intake") -> dict[str, Failure]:
-    with contextlib.closing(intake), contextlib.closing(watched(ask(prompts), intake.stall_timeout_s)) as batches:
-        for answers in batches:
-            intake.take(answers)
+    groups: list[Sequence[Prompt]] = [prompts]
+    num_deaths = 0
+    with contextlib.closing(intake):
+        while groups:
+            group, num_taken = groups.pop(), intake.num_taken
+            try:
+                with contextlib.closing(watched(ask(group), intake.stall_timeout_s)) as batches:
+                    for answers in batches:
+                        intake.take(answers)
+            except EngineDied as error:
+                num_deaths = num_deaths + 1 if intake.num_taken == num_taken else 1
+                left = intake.unanswered(group)
+                if num_deaths > MAX_DEATHS_IN_A_ROW:
+                    raise
+                if len(left) > 1:
+                    groups += _suspects_last(left)
+                elif len(left) == 1 and intake.may_give_up(left[0]):
+                    intake.give_up(left[0], error)
+                elif len(left) == 1:
+                    if not groups:
+                        raise
+                    groups.insert(0, left)  # whether it or the engine is to blame, the others will tell
     return intake.failures
+
+
+def _suspects_last(left: PromptTable) -> list[Sequence[Prompt]]:
+    """What a dead engine has left in two groups, the second of which is asked first."""
+    num_suspects = min(MAX_SUSPECTS, len(left) // 2)
+    say(f"profile: the engine died; asking {num_suspects:,} of the {len(left):,} prompts that it left by themselves")
+    return [left.part(num_suspects, len(left)), left.part(0, num_suspects)]
 
 
 def _to_retry(prompts: PromptTable, failures: dict[str, Failure], max_attempts: int) -> PromptTable:
@@ -95,6 +131,7 @@ class _Intake:
         measure: bool,
     ) -> None:
         self.failures: dict[str, Failure] = {}
+        self.num_taken = 0
         self.stall_timeout_s = settings.stall_timeout_s
         self._attempts = prompts.later_attempts()
         self._store, self._off_format, self._measure = store, off_format, measure
@@ -110,6 +147,7 @@ class _Intake:
         attempts = [self._attempts.get(hash_, 1) for hash_ in answers[PROMPT_HASH].to_pylist()]
         self._pending.append(answers.append_column(STORED.field(ATTEMPT), pa.array(attempts, pa.int32())))
         self._judge(answers, attempts)
+        self.num_taken += answers.num_rows
         num_tokens = sum(filter(None, answers[NUM_OUTPUT_TOKENS].to_pylist()))
         self._num_tokens += num_tokens
         self._meter.add(answers.num_rows, num_tokens)
@@ -118,6 +156,26 @@ class _Intake:
         self._progress.update(answers.num_rows, **facts)
         if time.monotonic() - self._committed >= self._interval_s:
             self._commit()
+
+    def unanswered(self, prompts: Sequence[Prompt]) -> PromptTable:
+        """Those of the prompts that have no answer to this attempt."""
+        self._commit()
+        asked = self._store.asked()
+        left = PromptTable()
+        for prompt in prompts:
+            if (prompt.prompt_hash, prompt.attempt) not in asked:
+                left.append(prompt)
+        return left
+
+    def may_give_up(self, prompt: Prompt) -> bool:
+        """Whether it is this prompt that kills the engine, since the engine answers others."""
+        return self.num_taken > 0 or prompt.attempt > 1
+
+    def give_up(self, prompt: Prompt, error: EngineDied) -> None:
+        """Take a prompt that kills the engine for failed; it is not asked again in this run."""
+        row = {PROMPT_HASH: prompt.prompt_hash, ERROR: f"this prompt alone kills the engine: {error}"}
+        self.take(pa.Table.from_pylist([row], schema=ANSWERS))
+        del self.failures[prompt.prompt_hash]
 
     def close(self) -> None:
         """Commit the last answers, whatever ended the asking."""

@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
-from sracl_dist.cluster import Cluster, require_room, unwrapped_errors
+from sracl_dist.cluster import Cluster, require_room
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError, StageError
-from sracl_dist.profiles.answers import ANSWERS
+from sracl_dist.profiles.answers import ANSWERS, EngineDied
 from sracl_dist.profiles.attempts import sampling_of
 from sracl_dist.profiles.prompts import Prompt
 
@@ -29,6 +29,9 @@ NOTICES = ("ray", "ray.data", "ray._private.worker", "ray.llm")
 """Loggers whose notices would drown the job's own lines."""
 SMALL_TASKS_CPUS = 0.3
 """All of them together."""
+MAX_RESTARTS = 1
+"""How often a dead engine gets its prompts again before whoever asked hears of it. Ray Data's own limit is none."""
+ENGINE_STAGE = "vLLMEngineStage"
 MAX_ERROR_CHARS = 300
 ERROR_COLUMN = "__inference_error__"
 
@@ -42,6 +45,8 @@ def generate_answers(
 
     Raises:
         SetupError: vLLM is not usable here.
+        EngineDied: an engine that had started died twice.
+        StageError: an engine cannot start.
     """
     _check_setup(config, cluster)
     for name in NOTICES:
@@ -80,11 +85,13 @@ def generate_answers(
         preprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
         postprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
     )
+    limits = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}
+    processor.get_stage_by_name(ENGINE_STAGE).map_batches_kwargs.update(limits)
     # One block at a time, because a list of all of them would be a second copy of the prompts in this process.
     starts = range(0, len(prompts), config.batch_rows)
     blocks: list[Any] = [ray.put(_to_block(prompts[start : start + config.batch_rows], config)) for start in starts]
     answers = processor(ray.data.from_arrow_refs(blocks))
-    with _engine_errors(), unwrapped_errors():
+    with _engine_errors():
         for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield _to_answers(batch)
 
@@ -112,9 +119,15 @@ def _engine_errors() -> Iterator[None]:
         cause = getattr(error, "cause", None) or error
         lines = [line for line in str(cause).strip().splitlines() if line.strip()]
         reason = lines[-1][:MAX_ERROR_CHARS] if lines else type(cause).__name__
-        raise StageError(
+        kind = EngineDied if _is_death(cause) else StageError
+        raise kind(
             f"The language model stopped ({reason}); what was answered is kept, mend the cause and run the stage again."
         ) from error
+
+
+def _is_death(cause: BaseException) -> bool:
+    """Whether an engine died that had started; one that cannot start says so in its constructor."""
+    return isinstance(cause, RayActorError) and not cause.actor_init_failed
 
 
 def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vLLMEngineProcessorConfig:
@@ -152,6 +165,8 @@ def engine_settings(config: ProfileConfig, num_gpus: int) -> dict[str, Any]:
         "max_model_len": config.max_prompt_tokens + config.max_output_tokens,
         "max_num_seqs": config.max_running_prompts,
         "enable_prefix_caching": True,
+        # Only whole answers are of use; handing on every token costs the cores of a CPU engine a tenth of their time.
+        "stream_interval": config.max_output_tokens,
         "seed": 0,
     }
     if num_gpus:

@@ -1,7 +1,9 @@
-"""Millions of prompts in little memory: columns of Arrow instead of objects of Python."""
+"""Millions of prompts in little memory: columns of Arrow instead of objects of Python, beyond some size on disk."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 import pyarrow as pa
@@ -10,6 +12,8 @@ import pyarrow.compute as pc
 from sracl_dist.profiles.prompts import Prompt
 
 ROWS_PER_BATCH = 4096
+MAX_BYTES_IN_MEMORY = 256_000_000
+"""Of one table; what comes then is written to a temporary folder, which goes with the table."""
 
 
 class RowBuilder:
@@ -17,8 +21,11 @@ class RowBuilder:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._batches: list[pa.RecordBatch] = []
+        self._batches: list[pa.RecordBatch | Path] = []
         self._rows: list[tuple[Any, ...]] = []
+        self._num_bytes = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._latest: tuple[Path | None, pa.RecordBatch | None] = (None, None)
 
     def __len__(self) -> int:
         return ROWS_PER_BATCH * len(self._batches) + len(self._rows)
@@ -27,7 +34,9 @@ class RowBuilder:
         """Add a row, its values in the order of the schema."""
         self._rows.append(row)
         if len(self._rows) == ROWS_PER_BATCH:
-            self._batches.append(self._packed())
+            batch = self._packed()
+            self._num_bytes += batch.nbytes
+            self._batches.append(batch if self._num_bytes <= MAX_BYTES_IN_MEMORY else self._on_disk(batch))
             self._rows = []
 
     def row(self, index: int) -> tuple[Any, ...]:
@@ -35,16 +44,37 @@ class RowBuilder:
         number, place = divmod(index, ROWS_PER_BATCH)
         if number == len(self._batches):
             return self._rows[place]
-        return tuple(column[place].as_py() for column in self._batches[number].columns)
+        return tuple(column[place].as_py() for column in self._loaded(self._batches[number]).columns)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows, some at a time."""
+        yield from map(self._loaded, self._batches)
+        yield self._packed()
 
     def table(self) -> pa.Table:
         """All rows."""
-        return pa.Table.from_batches([*self._batches, self._packed()], schema=self._schema)
+        return pa.Table.from_batches(self.batches(), schema=self._schema)
 
     def _packed(self) -> pa.RecordBatch:
         columns = zip(*self._rows, strict=True) if self._rows else [() for _ in self._schema]
         arrays = [pa.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _on_disk(self, batch: pa.RecordBatch) -> Path:
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="sracl-rows-")
+        path = Path(self._folder.name) / f"{len(self._batches):08d}.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, self._schema) as writer:
+            writer.write_batch(batch)
+        return path
+
+    def _loaded(self, batch: pa.RecordBatch | Path) -> pa.RecordBatch:
+        """The batch, out of its file where it has one; the latest stays, since rows are read in order."""
+        if not isinstance(batch, Path):
+            return batch
+        if self._latest[0] != batch:
+            with pa.OSFile(str(batch)) as source:
+                self._latest = batch, pa.ipc.open_file(source).get_batch(0)
+        return self._latest[1]
 
 
 class PromptTable(Sequence[Prompt]):
@@ -97,11 +127,20 @@ class PromptTable(Sequence[Prompt]):
     def __iter__(self) -> Iterator[Prompt]:
         return (self._prompt(place) for place in range(len(self)))
 
+    def part(self, start: int, stop: int) -> "PromptTable":
+        """The prompts `start` to `stop` - 1."""
+        part = PromptTable()
+        for place in range(start, stop):
+            part.append(self._prompt(place))
+        return part
+
     def later_attempts(self) -> dict[str, int]:
         """Number of the attempt by hash, of the prompts that have been asked before."""
-        columns = self._rows.table().select(["prompt_hash", "attempt"])
-        later = columns.filter(pc.greater(columns["attempt"], 1))
-        return dict(zip(later["prompt_hash"].to_pylist(), later["attempt"].to_pylist(), strict=True))
+        attempts: dict[str, int] = {}
+        for batch in self._rows.batches():
+            later = batch.select(["prompt_hash", "attempt"]).filter(pc.greater(batch["attempt"], 1))
+            attempts.update(zip(later["prompt_hash"].to_pylist(), later["attempt"].to_pylist(), strict=True))
+        return attempts
 
     def _prompt(self, place: int) -> Prompt:
         kind, key, token_ids, prompt_hash, answer_start, messages, num_tokens, attempt, wants_room = self._rows.row(

@@ -43,6 +43,11 @@ class AnswerStore:
         rows = self._folder.read_shards(STORE, STORED.names) if self._files() else STORED.empty_table()
         return best_answers(rows, self._off_format)
 
+    def asked(self) -> set[tuple[str, int]]:
+        """Hash and attempt of every answer."""
+        rows = self._folder.read_shards(STORE, [PROMPT_HASH, ATTEMPT]) if self._files() else STORED.empty_table()
+        return set(zip(rows[PROMPT_HASH].to_pylist(), rows[ATTEMPT].to_pylist(), strict=True))
+
     def compact(self) -> None:
         """Replace many small files by one; a kill in between leaves doubles, which reading resolves."""
         names = self._files()

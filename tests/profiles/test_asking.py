@@ -7,11 +7,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from fake_engine import BROKEN, CUT, ECHO, EMPTY, GOOD, FakeEngine, Reply, prompts_of
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import ATTEMPT, ERROR, PROMPT_HASH
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import StageError
+from sracl_dist.profiles.answers import EngineDied
 from sracl_dist.profiles.asking import answer_all
 from sracl_dist.profiles.attempts import Failure, next_attempt
 from sracl_dist.profiles.prompt_table import PromptTable
@@ -100,9 +103,9 @@ def test_a_stalled_engine_ends_the_stage_and_its_answers_are_kept(
         finally:
             ended.append(True)
 
-    settings = ProfileConfig(stall_timeout_s=0.3, commit_interval_s=1000)
+    config = ProfileConfig(stall_timeout_s=0.3, commit_interval_s=1000)
     with pytest.raises(StageError, match=r"No answer arrived for 0\.3s \(profile\.stall_timeout_s=0\.3\)"):
-        answer_all(table_of(prompts_of("a", "b", "c")), stalling, store, settings, MARKS)
+        answer_all(table_of(prompts_of("a", "b", "c")), stalling, store, config, MARKS)
     assert errors_in(store) == {"a": None, "b": None}
     assert ended == [True], "the engine was told to end"
     assert "profile: answers: 2 rows in" in capsys.readouterr().err
@@ -135,9 +138,57 @@ def test_the_rate_of_the_first_round_is_kept(store: AnswerStore) -> None:
         time.sleep(0.2)
         yield from FakeEngine(lambda prompt: GOOD if len(prompts) > 20 and prompt.key > 10 else EMPTY)(prompts)
 
-    settings = ProfileConfig(num_replicas=2, commit_interval_s=0.05)
-    assert answer_all(table_of(prompts_of(*map(str, range(110)))), slow, store, settings, MARKS) == 10
-    rate = store.rate(rate_name(settings))
+    config = ProfileConfig(num_replicas=2, commit_interval_s=0.05)
+    assert answer_all(table_of(prompts_of(*map(str, range(110)))), slow, store, config, MARKS) == 10
+    rate = store.rate(rate_name(config))
     assert rate is not None
     assert rate.num_answers == 110
     assert 0 < rate.output_tokens_per_s <= 700 / 0.2 / 2
+
+
+class MortalEngine(FakeEngine):
+    """Dies at a poisonous prompt, before it answers the two of its batch."""
+
+    def __init__(self, *poison: str) -> None:
+        super().__init__(self._reply_or_die)
+        self._poison = poison
+
+    def _reply_or_die(self, prompt: Prompt) -> Reply:
+        if prompt.prompt_hash in self._poison:
+            raise EngineDied("The language model stopped; mend it.")
+        return GOOD
+
+
+KILLS = "this prompt alone kills the engine: The language model stopped; mend it."
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(num_prompts=st.integers(2, 40), where=st.sets(st.integers(0, 39), max_size=3))
+def test_prompts_that_kill_the_engine_are_found_and_all_others_answered(
+    tmp_path_factory: pytest.TempPathFactory, num_prompts: int, where: set[int]
+) -> None:
+    poison = {str(place) for place in where if place < num_prompts}
+    assume(len(poison) < num_prompts)
+    store = AnswerStore(RunFolder(str(tmp_path_factory.mktemp("run"))).stage("profile"), MARKS)
+    engine = MortalEngine(*poison)
+    names = [str(place) for place in range(num_prompts)]
+    answer_all(table_of(prompts_of(*names)), engine, store, ProfileConfig(), MARKS)
+    assert errors_in(store) == {name: KILLS if name in poison else None for name in names}
+
+
+def test_a_prompt_that_killed_the_engine_is_asked_again_in_later_runs_only(store: AnswerStore, run: RunFolder) -> None:
+    engine = MortalEngine("bad")
+    answer_all(table_of(prompts_of("good", "bad")), engine, store, ProfileConfig(retries=3), MARKS)
+    assert attempts_in(run) == [("bad", 1), ("good", 1)]
+    again = next_attempt(prompts_of("bad")[0], Failure(num_attempts=1, num_failures=1, was_cut=False))
+    answer_all(table_of([again]), engine, store, ProfileConfig(), MARKS)
+    assert attempts_in(run) == [("bad", 1), ("bad", 2), ("good", 1)], "though nothing else shows that the engine works"
+
+
+def test_an_engine_that_answers_nothing_ends_the_stage_and_blames_no_prompt(store: AnswerStore) -> None:
+    names = [str(place) for place in range(600)]
+    engine = MortalEngine(*names)
+    with pytest.raises(EngineDied, match="The language model stopped"):
+        answer_all(table_of(prompts_of(*names)), engine, store, ProfileConfig(), MARKS)
+    assert errors_in(store) == {}
+    assert len(engine.asked) == 25

@@ -1,6 +1,9 @@
 """Packed prompts come back as they were."""
 
+import gc
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -25,11 +28,12 @@ PROMPTS = st.builds(
 )
 
 
-@given(st.lists(PROMPTS, max_size=12))
+@given(st.lists(PROMPTS, max_size=20), st.sampled_from([0, 900, 10**9]))
 @settings(deadline=None)
-def test_prompts_come_back_as_they_were(prompts: list[Prompt]) -> None:
+def test_prompts_come_back_as_they_were(prompts: list[Prompt], max_bytes_in_memory: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompt_table, "ROWS_PER_BATCH", 4)
+        patch.setattr(prompt_table, "MAX_BYTES_IN_MEMORY", max_bytes_in_memory)
         table = PromptTable()
         for number, prompt in enumerate(prompts):
             table.append(prompt)
@@ -42,8 +46,22 @@ def test_prompts_come_back_as_they_were(prompts: list[Prompt]) -> None:
         assert table[:] == prompts
         if prompts:
             assert table[-1] == prompts[-1]
+            assert list(table.part(1, len(prompts))) == prompts[1:]
         with pytest.raises(IndexError):
             table[len(prompts)]
+
+
+def test_what_is_on_disk_goes_with_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_table, "MAX_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    table = PromptTable()
+    for key in range(2 * prompt_table.ROWS_PER_BATCH):
+        table.append(Prompt("items", key, [key], f"{key:032x}"))
+    assert len(list(tmp_path.rglob("*.arrow"))) == 2
+    assert table[prompt_table.ROWS_PER_BATCH].key == prompt_table.ROWS_PER_BATCH
+    del table
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_prompt_of_300_tokens_takes_little_more_than_its_tokens() -> None:
