@@ -6,31 +6,33 @@
 
 Where run.tables is set, the stages of TABLE_STAGES lie below it instead, so that many runs share them.
 
-Every write goes to a temporary name first and is renamed, so a reader never sees half a file. The folder may be a
-local path or a URI that pyarrow.fs opens (s3://, gs://).
+The folder may be a local path or a URI that pyarrow.fs opens (s3://, gs://). A reader never sees half a file: on a disk
+every write goes to a temporary name first and is renamed, and an object store takes a whole file or none.
 """
 
 import contextlib
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from sracl_dist.errors import StorageError, first_line
+from sracl_dist.errors import StorageError
+from sracl_dist.storage import is_object_store, open_location, shown_location, shown_path, storage_errors
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 TABLE_STAGES = ("prepare", "profile", "embed", "neighbours")
 """Stages that lie below run.tables: what they write does not depend on the model, its training or its seed."""
+UPLOAD_BLOCK_BYTES = 8 << 20
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}$")
 
 
@@ -74,6 +76,10 @@ class StageFolder:
         """Path of a file within the filesystem of the run folder."""
         return f"{self._root}/{name}" if name else self._root
 
+    def shown(self, name: str = "") -> str:
+        """The same for messages: a URI where it is in an object store."""
+        return shown_path(self._fs, self.path(name))
+
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
         with self._errors(name, "read"):
@@ -93,17 +99,35 @@ class StageFolder:
     @contextlib.contextmanager
     def open_output(self, name: str) -> Iterator[IO[bytes]]:
         """Open a new file for writing; it appears under its name when the block ends without an error."""
-        final, temporary = self.path(name), self.path(name) + f".tmp-{uuid.uuid4().hex[:12]}"
-        with self._errors(name, "written"):
-            self._fs.create_dir(os.path.dirname(final), recursive=True)
-            try:
-                with self._fs.open_output_stream(temporary) as stream:
-                    yield stream
-                self._fs.move(temporary, final)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    self._fs.delete_file(temporary)
-                raise
+        write = self._uploaded if is_object_store(self._fs) else self._renamed
+        with self._errors(name, "written"), write(self.path(name)) as stream:
+            yield stream
+
+    @contextlib.contextmanager
+    def _renamed(self, final: str) -> Iterator[IO[bytes]]:
+        temporary = final + f".tmp-{uuid.uuid4().hex[:12]}"
+        self._fs.create_dir(os.path.dirname(final), recursive=True)
+        try:
+            with self._fs.open_output_stream(temporary) as stream:
+                yield stream
+            self._fs.move(temporary, final)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._fs.delete_file(temporary)
+            raise
+
+    @contextlib.contextmanager
+    def _uploaded(self, final: str) -> Iterator[IO[bytes]]:
+        """Closing a stream to an object store commits what it has, also behind an error, and a rename there is a copy.
+
+        Hence a file of the disk is written first, and uploaded when it is whole.
+        """
+        with tempfile.NamedTemporaryFile(prefix="sracl-") as stream:
+            yield cast(IO[bytes], stream)
+            stream.flush()
+            fs.copy_files(
+                stream.name, final, destination_filesystem=self._fs, chunk_size=UPLOAD_BLOCK_BYTES, use_threads=False
+            )
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Commit a Parquet file."""
@@ -123,7 +147,7 @@ class StageFolder:
         """
         names = [name for name in self.files(prefix) if name.endswith(".parquet")]
         if not names:
-            raise StorageError(f"{self.path(prefix)} holds no table; run the stage {self.name} again.")
+            raise StorageError(f"{self.shown(prefix)} holds no table; run the stage {self.name} again.")
         return pa.concat_tables([self.read_table(name, columns, rows) for name in names])
 
     def write_json(self, name: str, value: Any) -> None:
@@ -136,7 +160,7 @@ class StageFolder:
             return json.loads(self.read_bytes(name))
         except ValueError:
             raise StorageError(
-                f"{self.path(name)} is damaged; delete it and run the stage {self.name} again."
+                f"{self.shown(name)} is damaged; delete it and run the stage {self.name} again."
             ) from None
 
     def write_bytes(self, name: str, content: bytes) -> None:
@@ -167,7 +191,7 @@ class StageFolder:
             return Manifest(**self.read_json(MANIFEST))
         except TypeError:
             raise StorageError(
-                f"{self.path(MANIFEST)} is damaged; delete it and run the stage {self.name} again."
+                f"{self.shown(MANIFEST)} is damaged; delete it and run the stage {self.name} again."
             ) from None
 
     def begin(self, fingerprint: str, keep: Iterable[str] = ()) -> bool:
@@ -186,7 +210,7 @@ class StageFolder:
     def _started_fingerprint(self) -> str:
         started = self.read_json(STARTED)
         if not isinstance(started, dict) or "fingerprint" not in started:
-            raise StorageError(f"{self.path(STARTED)} is damaged; delete it and run the stage {self.name} again.")
+            raise StorageError(f"{self.shown(STARTED)} is damaged; delete it and run the stage {self.name} again.")
         return str(started["fingerprint"])
 
     def commit(self, manifest: Manifest) -> None:
@@ -195,7 +219,7 @@ class StageFolder:
         self.delete([STARTED])
 
     def _errors(self, name: str, action: str) -> contextlib.AbstractContextManager[None]:
-        return _storage_errors(self.path(name), action, self._key)
+        return storage_errors(self.shown(name), action, self._key)
 
 
 class RunFolder:
@@ -211,8 +235,8 @@ class RunFolder:
 
     def __init__(self, location: str, tables: str | None = None) -> None:
         self.location, self.tables = location, tables
-        self._place = _open(location, "run.dir")
-        self._tables_place = self._place if tables is None else _open(tables, "run.tables")
+        self._place = open_location(location, "run.dir")
+        self._tables_place = self._place if tables is None else open_location(tables, "run.tables")
 
     @property
     def shown(self) -> str:
@@ -228,39 +252,3 @@ class RunFolder:
         if self.tables is None or name not in TABLE_STAGES:
             return StageFolder(*self._place, name)
         return StageFolder(*self._tables_place, name, "run.tables")
-
-
-def shown_location(location: str) -> str:
-    """A folder or URI without the key and secret that a URI may carry."""
-    return re.sub(r"://.*@", "://***@", location)
-
-
-def _open(location: str, key: str) -> tuple[fs.FileSystem, str]:
-    """File system of a folder or URI, and the path within it."""
-    try:
-        if "://" in location:
-            filesystem, root = fs.FileSystem.from_uri(location)
-            return filesystem, root
-        return fs.LocalFileSystem(), str(Path(location).expanduser().resolve())
-    except (pa.ArrowException, OSError) as error:
-        shown = shown_location(location)
-        reason = first_line(error).replace(location, shown)
-        raise StorageError(f"The run folder {shown} cannot be opened ({reason}); change {key}.") from None
-
-
-@contextlib.contextmanager
-def _storage_errors(path: str, action: str, key: str) -> Iterator[None]:
-    """Turn an error of the filesystem into one sentence; `key` is the setting that chose the path."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        text = str(error)
-        if "No space left" in text:
-            mend = f"the disk is full: make room, or set {key} to another place; what is finished is kept"
-        elif isinstance(error, PermissionError) or "ermission denied" in text or "Read-only" in text:
-            mend = f"the permission is missing: mend it, or set {key} to another place"
-        elif isinstance(error, FileNotFoundError) and action == "read":
-            mend = "it does not exist: run the stage that writes it"
-        else:
-            mend = f"{first_line(error)}: check {key}"
-        raise StorageError(f"{path} cannot be {action}; {mend}.") from error

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sracl_dist.artifacts import RunFolder, shown_location
+from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, load_config
 from sracl_dist.errors import SraclError
 from sracl_dist.observe import duration, quiet_libraries, say
 from sracl_dist.stages import STAGES, Stage, require_inputs, run_stage, stage_status
+from sracl_dist.storage import shown_location
 
 STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 """What a full or protected disk raises outside the run folder, for example below Ray's temporary folder."""
@@ -99,11 +100,11 @@ def run_one(stage: Stage, config: Config, run: RunFolder) -> bool:
     status = stage_status(stage, config, run)
     folder = run.stage(stage.name)
     if status.done:
-        say(f"{stage.name}: done before, {folder.path()} is up to date")
+        say(f"{stage.name}: done before, {folder.shown()} is up to date")
         return False
-    reads = ", ".join(run.stage(name).path() for name in stage.inputs) or "the raw log"
+    reads = ", ".join(run.stage(name).shown() for name in stage.inputs) or "the raw log"
     say(f"{stage.name}: {stage.purpose} ({'; '.join(status.reasons)})")
-    say(f"{stage.name}: reads {reads}; writes {folder.path()}")
+    say(f"{stage.name}: reads {reads}; writes {folder.shown()}")
     result = run_stage(stage, config, run, status.draft)
     for line in result.summary:
         say(f"{stage.name}: {line}")

@@ -60,7 +60,7 @@ def run_pipeline(
     split = ", ".join(f"{name} {duration(seconds)}" for name, seconds in times.items())
     say(f"{label}pipeline: finished in {total}" + (f" ({split})" if split else ", every stage was done before"))
     if "report" in names:
-        say(f"{label}pipeline: the report is {run.stage('report').path('report.html')}")
+        say(f"{label}pipeline: the report is {run.stage('report').shown('report.html')}")
 
 
 def _run_job(job: Path, arguments: Sequence[str], label: str) -> None:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from sracl_dist.artifacts import MANIFEST, STARTED, TABLE_STAGES, Manifest, RunFolder, StageFolder, shown_location
+from sracl_dist.artifacts import MANIFEST, STARTED, TABLE_STAGES, Manifest, RunFolder, StageFolder
 from sracl_dist.errors import StorageError
+from sracl_dist.storage import shown_location
 
 TABLE = pa.table({"key": [1, 2, 3]})
 

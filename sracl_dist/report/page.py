@@ -45,7 +45,7 @@ def write_report(config: Config, run: RunFolder) -> StageResult:
     page = render(config, run)
     folder.write_bytes(PAGE, page.encode())
     return StageResult(
-        rows={"pages": 1}, details={"bytes": len(page.encode())}, summary=[f"the page is {folder.path(PAGE)}"]
+        rows={"pages": 1}, details={"bytes": len(page.encode())}, summary=[f"the page is {folder.shown(PAGE)}"]
     )
 
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sracl_dist.artifacts import TABLE_STAGES, RunFolder, shown_location
+from sracl_dist.artifacts import TABLE_STAGES, RunFolder
 from sracl_dist.config import Config, flatten, load_config
 from sracl_dist.errors import ConfigError
 from sracl_dist.stages import STAGES
+from sracl_dist.storage import location_below, shown_location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def _load(file: str, overrides: tuple[str, ...]) -> Variant:
 
 
 def _with_seed(variant: Variant, seed: int) -> SeedRun:
-    own = f"{variant.config.run.dir.rstrip('/')}/seed-{seed}"
+    own = location_below(variant.config.run.dir, f"seed-{seed}")
     run = replace(variant.config.run, dir=own, seed=seed)
     try:
         run.check()

@@ -12,12 +12,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from sracl_dist.artifacts import TABLE_STAGES, shown_location
+from sracl_dist.artifacts import TABLE_STAGES
 from sracl_dist.errors import SraclError
 from sracl_dist.observe import say
 from sracl_dist.pipeline import die_with, run_pipeline
 from sracl_dist.results.plan import SeedRun, tables_path
 from sracl_dist.stages import STAGES, stage_status, stages_up_to
+from sracl_dist.storage import shown_location
 
 LAST_STAGE = "evaluate"
 
