@@ -102,7 +102,7 @@ def shard_events(population: Population, shard: int) -> Events:
     waits_ms = random.exponential(REPEAT_DELAY_MS, num_repeats).astype(np.int64)
     arrives_ms = arrival_ms[source]
     arrives_ms[num_rows:] += waits_ms
-    source = source[np.argsort(arrives_ms, kind="stable")]
+    source = source[_order(arrives_ms - population.start_ms(shard))]
     user, time_ms, item = user[source], time_ms[source], population.items_at(place)[source]
     counts = _counted(population, shard, user, item, time_ms)
     counts.sessions = len(sessions.length)
@@ -179,9 +179,8 @@ def _walk(
     is_first_of_session = np.concatenate([[True], session_of_start[1:] != session_of_start[:-1]])
     given = sessions.place[session_of_start]
     first = np.where(is_first_of_session & (given >= 0), given, first)
-    step_limits = np.cumsum(STEP_SHARES[:-1])
-    steps = STEPS[np.searchsorted(step_limits, random.random(num_rows, np.float32), side="right")]
-    walked = np.cumsum(steps)
+    chance = random.random(num_rows, np.float32)
+    walked = np.cumsum(STEPS[sum((chance >= limit).astype(np.int8) for limit in np.cumsum(STEP_SHARES[:-1]))])
     run_R = np.cumsum(begins) - 1
     interest_first = population.first_G[sessions.interest[session_of_start]]
     interest_size = population.first_G[sessions.interest[session_of_start] + 1] - interest_first
@@ -197,7 +196,10 @@ def _draw_places(population: Population, shard: int, interest: Integers, random:
     ends_V = np.cumsum(population.weights(shard))
     limits_G = np.concatenate([[0.0], ends_V])[population.first_G]
     low, high = limits_G[interest], limits_G[interest + 1]
-    places = np.searchsorted(ends_V, low + random.random(len(interest)) * (high - low), side="right")
+    wanted = low + random.random(len(interest)) * (high - low)
+    order = _order((wanted * (2.0**36 / ends_V[-1])).astype(np.int64))
+    places = np.empty(len(interest), np.int64)
+    places[order] = np.searchsorted(ends_V, wanted[order], side="right")  # in order, or the cache would miss each time
     return np.clip(places, population.first_G[interest], population.first_G[interest + 1] - 1)
 
 
@@ -272,10 +274,18 @@ def _counted(population: Population, shard: int, user: Integers, item: Integers,
 
 def _num_repeated(user: Integers, item: Integers, time_ms: Integers) -> int:
     """Rows that equal another one; only those at times that occur twice are compared."""
-    order = np.argsort(time_ms, kind="stable")
+    order = _order(time_ms - time_ms.min())
     sorted_ms = time_ms[order]
     same = sorted_ms[1:] == sorted_ms[:-1]
     tied = order[np.concatenate([same, [False]]) | np.concatenate([[False], same])]
     rows: NDArray[np.int64] = np.stack([time_ms[tied], user[tied], item[tied]])
     rows = rows[:, np.lexsort(rows)]
     return int((rows[:, 1:] == rows[:, :-1]).all(axis=0).sum())
+
+
+def _order(numbers: Integers) -> Integers:
+    """A stable argsort of numbers from 0 up to 2^63 / 2^bits of their number: one sort of plain integers."""
+    bits = max(len(numbers) - 1, 1).bit_length()
+    keys = (numbers << bits) | np.arange(len(numbers))
+    keys.sort()
+    return keys & ((1 << bits) - 1)

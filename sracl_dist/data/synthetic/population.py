@@ -131,7 +131,7 @@ def _mixed(numbers: Integers, seed: int) -> NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _uniform(numbers: Integers, seed: int) -> NDArray[np.float64]:
+def _uniform(numbers: Integers, seed: int) -> NDArray[np.floating]:
     return (_mixed(numbers, seed) >> np.uint64(11)) * 2.0**-53
 
 
