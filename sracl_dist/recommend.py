@@ -1,16 +1,13 @@
 """The stage recommend: the best items for every user after the whole history, in the user's own ids.
 
-    recommendations/<first>-<end>.parquet    user_id, item_ids list, scores list, best first
-
-B users of a chunk, N recommendations, V catalogue.
+recommendations/<first>-<end>.parquet    user_id, item_ids list, scores list, best first
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import connected, map_shards
@@ -18,9 +15,9 @@ from sracl_dist.columns import ITEM_IDS, SCORES, USER_ID
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import StorageError
-from sracl_dist.evaluate.ranking import catalogue_scores
+from sracl_dist.evaluate.best import best_items
+from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.ids import load_item_ids, load_user_ids
-from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.observe import Progress
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
@@ -51,6 +48,7 @@ def recommend(config: Config, run: RunFolder) -> StageResult:
                 pending,
                 lambda shard, _: progress.update(shard.num_rows),
                 num_workers=settings.num_workers,
+                cpus_per_worker=settings.cpus_per_worker,
                 gpus_per_worker=min(1, cluster.num_gpus),
             )
     progress.close()
@@ -71,7 +69,7 @@ def make_recommender(run: RunFolder, num_items: int, remove_seen: bool) -> Calla
     """What a worker does: recommend to a shard's users and commit the lists; returns how many they are."""
     sequences, folder = load_sequences(run), run.stage(STAGE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = load_best_encoder(run, sequences.num_items, device)
+    scores = CatalogueScores(load_best_encoder(run, sequences.num_items, device), device)
     user_ids, item_ids = load_user_ids(run), load_item_ids(run)
     for noun, ids, num in (("user", user_ids, sequences.num_users), ("item", item_ids, sequences.num_items)):
         if len(ids) != num:
@@ -81,49 +79,15 @@ def make_recommender(run: RunFolder, num_items: int, remove_seen: bool) -> Calla
             )
 
     def serve(shard: Shard) -> int:
-        histories = [sequences.whole(user) for user in range(shard.start, shard.stop)]
-        items, scores = top_items(encoder, histories, num_items, remove_seen=remove_seen, device=device)
+        users = np.arange(shard.start, shard.stop)
+        best = best_items(scores, sequences.histories(users), num_items, remove_seen=remove_seen)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(best.lengths)]), pa.int32())
         columns = {
-            USER_ID: user_ids.external(np.arange(shard.start, shard.stop)),
-            ITEM_IDS: _lists(items, item_ids.external),
-            SCORES: _lists(scores, lambda flat: pa.array(flat, pa.float32())),
+            USER_ID: user_ids.external(users),
+            ITEM_IDS: pa.ListArray.from_arrays(offsets, item_ids.external(best.items)),
+            SCORES: pa.ListArray.from_arrays(offsets, pa.array(best.scores, pa.float32())),
         }
         folder.write_table(shard.name, pa.table(columns))
         return shard.num_rows
 
     return serve
-
-
-def top_items(
-    encoder: SequenceEncoder,
-    histories: Sequence[NDArray[np.int32]],
-    num_items: int,
-    *,
-    remove_seen: bool,
-    device: torch.device,
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
-    """For each history the items 1..V that score highest, best first, and their scores.
-
-    Raises:
-        StageError: a score is not a number.
-    """
-    items: list[NDArray[np.int64]] = []
-    scores: list[NDArray[np.float32]] = []
-    for _, scores_BV, seen in catalogue_scores(encoder, histories, device):
-        num_candidates_B = torch.full((len(scores_BV),), scores_BV.shape[1], device=device)
-        if remove_seen:
-            scores_BV[seen] = float("-inf")
-            num_candidates_B -= torch.bincount(seen[0], minlength=len(scores_BV))
-        best = scores_BV.topk(min(num_items, scores_BV.shape[1]), dim=1)
-        for count, values, columns in zip(
-            num_candidates_B.tolist(), best.values.cpu().numpy(), best.indices.cpu().numpy(), strict=True
-        ):
-            items.append(columns[:count] + 1)
-            scores.append(values[:count])
-    return items, scores
-
-
-def _lists(rows: Sequence[np.ndarray], convert: Callable[[np.ndarray], pa.Array]) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    flat = np.concatenate(rows) if len(rows) else np.zeros(0, np.int64)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), convert(flat))

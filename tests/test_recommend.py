@@ -4,13 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from dense_scores import dense_scores
 from synthetic import NUM_ITEMS, make_config, make_sequences, write_best, write_run
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
-from sracl_dist.model.rows import latest_rows
-from sracl_dist.recommend import make_recommender, top_items
+from sracl_dist.evaluate.best import best_items
+from sracl_dist.evaluate.scores import CatalogueScores
+from sracl_dist.recommend import make_recommender
 from sracl_dist.shards import Shard
 from sracl_dist.train.state import load_best_encoder
 
@@ -39,19 +41,16 @@ def test_lists_equal_a_full_sort(
     encoder = load_best_encoder(run, NUM_ITEMS, CPU)
     encoder.repeat_units = None if repeat_units is None else torch.nn.Parameter(torch.tensor(repeat_units))
     histories = [sequences.whole(user) for user in range(sequences.num_users)]
-    items, scores = top_items(encoder, histories, num_items, remove_seen=remove_seen, device=CPU)
-    for history, own_items, own_scores in zip(histories, items, scores, strict=True):
-        table = encoder.catalogue()
-        state = encoder(latest_rows([history], encoder.max_length), table)[-1]
-        all_scores = (state @ table[1:].T).detach().numpy()
-        if encoder.repeat_bias is not None:
-            all_scores[np.unique(history) - 1] += float(encoder.repeat_bias.detach())
-        candidates = sorted(set(range(1, NUM_ITEMS + 1)) - (set(history.tolist()) if remove_seen else set()))
-        assert len(own_items) == min(num_items, len(candidates))
-        assert set(own_items.tolist()) <= set(candidates)
-        best = sorted(-all_scores[item - 1] for item in candidates)[: len(own_items)]
-        assert -own_scores == pytest.approx(np.array(best), abs=1e-5)
-        assert all_scores[own_items - 1] == pytest.approx(own_scores, abs=1e-5)
+    best = best_items(CatalogueScores(encoder, CPU), histories, num_items, remove_seen=remove_seen)
+    all_scores = dense_scores(encoder, histories).numpy()
+    ends = np.cumsum(best.lengths)[:-1]
+    for user, (own_items, own_scores) in enumerate(
+        zip(np.split(best.items, ends), np.split(best.scores, ends), strict=True)
+    ):
+        removed = set(histories[user].tolist()) if remove_seen else set()
+        expected = sorted(set(range(1, NUM_ITEMS + 1)) - removed, key=lambda item: -all_scores[user, item - 1])
+        assert own_items.tolist() == expected[:num_items]
+        assert own_scores == pytest.approx(all_scores[user, own_items - 1], abs=1e-5)
 
 
 def test_shards_hold_the_users_own_ids(run: RunFolder, sequences: Sequences) -> None:
@@ -72,9 +71,8 @@ def test_shards_hold_the_users_own_ids(run: RunFolder, sequences: Sequences) -> 
 def test_a_user_who_has_everything_gets_nothing(run: RunFolder) -> None:
     encoder = load_best_encoder(run, NUM_ITEMS, CPU)
     everything = np.arange(1, NUM_ITEMS + 1, dtype=np.int32)
-    items, scores = top_items(encoder, [everything, everything[:-1]], 3, remove_seen=True, device=CPU)
-    assert [own.tolist() for own in items] == [[], [NUM_ITEMS]]
-    assert [len(own) for own in scores] == [0, 1]
+    best = best_items(CatalogueScores(encoder, CPU), [everything, everything[:-1]], 3, remove_seen=True)
+    assert (best.lengths.tolist(), best.items.tolist(), len(best.scores)) == ([0, 1], [NUM_ITEMS], 1)
 
 
 def test_an_incomplete_id_map_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import ITEMS, NUM_TRAIN, NUM_VALIDATION, TIMES, USER
+from sracl_dist.data.histories import Histories
 from sracl_dist.errors import StorageError
 
 Split = Literal["validation", "test"]
@@ -50,9 +51,17 @@ class Sequences:
         start = self.offsets[user]
         return self.items[start : start + self._num_context(split)[user]]
 
+    def contexts(self, users: NDArray[np.int64], split: Split) -> Histories:
+        """The contexts of many users, in the order given."""
+        return Histories.gather(self.items, self.offsets[users], self._num_context(split)[users])
+
     def whole(self, user: int) -> NDArray[np.int32]:
         """Every item of the user; only for recommendations after the split is of no more concern."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def histories(self, users: NDArray[np.int64]) -> Histories:
+        """Every item of many users, in the order given; see `whole`."""
+        return Histories.gather(self.items, self.offsets[users], self.offsets[users + 1] - self.offsets[users])
 
     def targets(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Users that can be evaluated, ascending, and each one's target: the first item of the split's period.

@@ -19,6 +19,7 @@ from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.evaluate.ranking import Ranks, rank_targets
+from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.evaluate.slices import slice_metrics
 from sracl_dist.observe import Progress
 from sracl_dist.shards import Shard, pending_shards, plan_shards
@@ -51,6 +52,7 @@ def evaluate(config: Config, run: RunFolder) -> StageResult:
                 pending,
                 lambda shard, _: progress.update(shard.num_rows),
                 num_workers=config.evaluate.num_workers,
+                cpus_per_worker=config.evaluate.cpus_per_worker,
                 gpus_per_worker=min(1, cluster.num_gpus),
             )
     progress.close()
@@ -61,14 +63,13 @@ def make_ranker(run: RunFolder) -> Callable[[Shard], int]:
     """What a worker does: rank a shard's users and commit their ranks; returns how many they are."""
     sequences, folder = load_sequences(run), run.stage(STAGE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = load_best_encoder(run, sequences.num_items, device)
+    scores = CatalogueScores(load_best_encoder(run, sequences.num_items, device), device)
     all_users, all_targets = sequences.targets("test")
 
     def rank(shard: Shard) -> int:
         own = slice(*np.searchsorted(all_users, [shard.start, shard.stop]))
         users_U, targets_U = all_users[own], all_targets[own]
-        contexts = [sequences.context(int(user), "test") for user in users_U]
-        ranks = rank_targets(encoder, contexts, targets_U, device)
+        ranks = rank_targets(scores, sequences.contexts(users_U, "test"), targets_U)
         columns = {
             USER: pa.array(users_U, pa.int64()),
             TARGET: pa.array(targets_U, pa.int32()),

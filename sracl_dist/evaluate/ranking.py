@@ -1,9 +1,9 @@
 """The rank of a target among the whole catalogue, under both protocols.
 
-B users of a chunk, L positions, D width, V catalogue, S seen items of all users in a chunk.
+B users of a chunk, I items of a tile, S pairs of a user and an item of its history, P pairs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sracl_dist.errors import StageError
-from sracl_dist.model.encoders import SequenceEncoder
-from sracl_dist.model.rows import latest_rows
-from sracl_dist.model.softmax import chunks
+from sracl_dist.evaluate.scores import CatalogueScores, Chunk, above, below
 
-NOT_NUMBERS = "The model yields scores that are not numbers; train again with a lower train.learning_rate."
+PENDING_PAIRS = 1_000_000
+"""Pairs that wait for their exact scores at most, beside those of one tile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,71 +27,71 @@ class Ranks:
     """The same among items outside the user's context; V + 1 where the target itself is in the context."""
 
 
-def rank_targets(
-    encoder: SequenceEncoder, contexts: Sequence[NDArray[np.int32]], targets: NDArray[np.int32], device: torch.device
-) -> Ranks:
-    """Rank each user's target after its context; every context holds at least one item.
-
-    Ties count against us. The encoder sees the latest items of a context only, but all of them count as seen.
+@torch.no_grad()
+def rank_targets(scores: CatalogueScores, contexts: Sequence[NDArray[np.int32]], targets: NDArray[np.int32]) -> Ranks:
+    """Rank each user's target after its context; every context holds at least one item. Ties count against us.
 
     Raises:
         StageError: a score is not a number.
     """
     kept, removed = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    for start, scores_BV, seen in catalogue_scores(encoder, contexts, device):
-        kept_B, removed_B = _rank_chunk(scores_BV, seen, targets[start : start + len(scores_BV)])
-        kept.append(kept_B)
-        removed.append(removed_B)
+    columns_U = torch.from_numpy(targets.astype(np.int64) - 1).to(scores.device)
+    for chunk in scores.chunks(contexts):
+        kept_B, removed_B = _rank_chunk(scores, chunk, columns_U[chunk.start : chunk.start + len(chunk)])
+        kept.append(kept_B.cpu().numpy().astype(np.int32))
+        removed.append(removed_B.cpu().numpy().astype(np.int32))
     return Ranks(seen_kept=np.concatenate(kept), seen_removed=np.concatenate(removed))
 
 
-@torch.no_grad()
-def catalogue_scores(
-    encoder: SequenceEncoder, contexts: Sequence[NDArray[np.int32]], device: torch.device
-) -> Iterator[tuple[int, Tensor, tuple[Tensor, Tensor]]]:
-    """Scores [B, V] of items 1..V after each context, chunk by chunk.
-
-    Yields:
-        index of the chunk's first row; scores; row [S] and column [S] of every item that a context holds.
-
-    Raises:
-        StageError: a score is not a number.
-    """
-    was_training = encoder.training
-    encoder.eval()
-    table_VD = encoder.catalogue()
-    try:
-        for piece in chunks(len(contexts), len(table_VD), device):
-            chunk = contexts[piece]
-            rows, seen = latest_rows(chunk, encoder.max_length).to(device), seen_pairs(chunk, device)
-            scores_BV = encoder.scores(encoder(rows, table_VD)[rows.last_B], table_VD, seen)
-            # A sum is a number only if all of its terms are, and takes one pass without a copy.
-            if not bool(scores_BV.sum().isfinite()):
-                raise StageError(NOT_NUMBERS)
-            yield piece.start, scores_BV, seen
-    finally:
-        encoder.train(was_training)
+def _rank_chunk(scores: CatalogueScores, chunk: Chunk, targets_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Ranks [B] with the seen items kept, and removed."""
+    users_S, columns_S = chunk.seen_pairs
+    is_target_S = columns_S == targets_B[users_S]
+    repeats_B = torch.zeros_like(targets_B, dtype=torch.bool)
+    repeats_B[users_S[is_target_S]] = True
+    threshold_B = scores.exact(chunk, torch.arange(len(chunk), device=scores.device), targets_B)
+    threshold_B += scores.repeat_bias * repeats_B
+    scores_S = scores.exact(chunk, users_S, columns_S)
+    # Among all items, without the bias of repeats; then the seen ones are taken out, and put in again with it.
+    ahead_B = _count_at_least(scores, chunk, threshold_B)
+    ahead_B -= torch.bincount(users_S[scores_S >= threshold_B[users_S]], minlength=len(chunk))
+    # A target that is new reaches its own score, which makes the 1 of the rank.
+    removed_B = ahead_B + repeats_B
+    is_ahead_S = (scores_S + scores.repeat_bias >= threshold_B[users_S]) & ~is_target_S
+    kept_B = removed_B + torch.bincount(users_S[is_ahead_S], minlength=len(chunk))
+    removed_B[repeats_B] = scores.num_items + 1
+    return kept_B, removed_B
 
 
-def seen_pairs(contexts: Sequence[NDArray[np.int32]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Row [S] and column [S] in a score matrix of every item that a row's context holds, each pair once."""
-    items = np.concatenate([np.zeros(0, np.int64), *contexts]).astype(np.int64)
-    width = int(items.max(initial=0)) + 1
-    pairs = np.unique(np.repeat(np.arange(len(contexts)), [len(context) for context in contexts]) * width + items)
-    return torch.from_numpy(pairs // width).to(device), torch.from_numpy(pairs % width - 1).to(device)
+def _count_at_least(scores: CatalogueScores, chunk: Chunk, threshold_B: Tensor) -> Tensor:
+    """How many items [B] have an exact score, without the bias of repeats, of at least the threshold."""
+    lowest_B = below(threshold_B - chunk.margin_B)
+    """Products below it are certainly less than the threshold."""
+    highest_B = above(threshold_B + chunk.margin_B)
+    """Products from here on are certainly more."""
+    count_B = torch.zeros(len(chunk), dtype=torch.int64, device=scores.device)
+    pending: list[tuple[Tensor, Tensor]] = []
 
+    def settle() -> None:
+        users_P, columns_P = (torch.cat(part) for part in zip(*pending, strict=True))
+        reaches_P = scores.exact(chunk, users_P, columns_P) >= threshold_B[users_P]
+        count_B.add_(torch.bincount(users_P[reaches_P], minlength=len(chunk)))
+        pending.clear()
 
-def _rank_chunk(
-    scores_BV: Tensor, seen: tuple[Tensor, Tensor], targets: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    targets_B = torch.from_numpy(targets.astype(np.int64) - 1).to(scores_BV.device)
-    target_scores_B = scores_BV.gather(1, targets_B[:, None]).squeeze(1)
-    # The target reaches its own score, which makes the 1 of the rank.
-    # Counting in int64, which is the default, takes seven times as long.
-    kept_B = (scores_BV >= target_scores_B[:, None]).sum(dim=1, dtype=torch.int32)
-    rows_S, columns_S = seen
-    is_target_S = columns_S == targets_B[rows_S]
-    ahead_S = (scores_BV[rows_S, columns_S] >= target_scores_B[rows_S]) & ~is_target_S
-    removed_B = kept_B - torch.bincount(rows_S[ahead_S], minlength=len(kept_B))
-    removed_B[rows_S[is_target_S]] = scores_BV.shape[1] + 1
-    return kept_B.cpu().numpy().astype(np.int32), removed_B.cpu().numpy().astype(np.int32)
+    mask = torch.empty(0, device=scores.device)
+    for start, tile_BI in scores.tiles(chunk):
+        mask = mask if mask.shape == tile_BI.shape else torch.empty_like(tile_BI)
+        # Compared into float32, which is several times as fast as into bool; sums of ones are exact in it.
+        certain_B = torch.ge(tile_BI, highest_B[:, None], out=mask).sum(dim=1)
+        possible_B = torch.ge(tile_BI, lowest_B[:, None], out=mask).sum(dim=1)
+        count_B += certain_B.long()
+        users = (certain_B != possible_B).nonzero()[:, 0]
+        if len(users):
+            near = tile_BI[users]
+            rows_P, columns_P = ((near >= lowest_B[users, None]) & (near < highest_B[users, None])).nonzero().unbind(1)
+            pending.append((users[rows_P], columns_P + start))
+            if sum(len(part) for part, _ in pending) > PENDING_PAIRS:
+                settle()
+    if pending:
+        settle()
+    return count_B

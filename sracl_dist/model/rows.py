@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sracl_dist.data.histories import Histories
+
 SHORTEST_GROUP = 4
 """Rows up to this length are grouped together; wider groups double from here."""
 
@@ -105,10 +107,8 @@ class Rows:
 
 def latest_rows(histories: Sequence[NDArray[np.int32]], max_length: int) -> Rows:
     """The latest `max_length` items of every history, oldest first; no history may be empty."""
-    cut = [history[-max_length:] for history in histories]
-    items = np.concatenate([np.zeros(0, np.int64), *cut]).astype(np.int64)
-    lengths = np.fromiter((len(row) for row in cut), dtype=np.int64, count=len(cut))
-    return Rows(items_T=torch.from_numpy(items), lengths_B=torch.from_numpy(lengths))
+    latest = Histories.of(histories).latest(max_length)
+    return Rows(items_T=torch.from_numpy(latest.items_T.astype(np.int64)), lengths_B=torch.from_numpy(latest.lengths_B))
 
 
 def _places(starts_M: Tensor, lengths_M: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.evaluate.ranking import rank_targets
+from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.train.worker import Worker
 
@@ -25,11 +26,11 @@ def validate(encoder: SequenceEncoder, sequences: Sequences, worker: Worker) -> 
     """
     users_U, targets_U = sequences.targets("validation")
     ranks_3U = torch.zeros(3, len(users_U), dtype=torch.int32)
+    scores = CatalogueScores(encoder, worker.device)
     starts = range(0, len(users_U), BLOCK_USERS)
     for start in starts[worker.rank :: worker.world_size]:
         block = slice(start, start + BLOCK_USERS)
-        contexts = [sequences.context(int(user), "validation") for user in users_U[block]]
-        ranks = rank_targets(encoder, contexts, targets_U[block], worker.device)
+        ranks = rank_targets(scores, sequences.contexts(users_U[block], "validation"), targets_U[block])
         ranks_3U[0, block] = torch.from_numpy(ranks.seen_kept)
         ranks_3U[1, block] = torch.from_numpy(ranks.seen_removed)
         ranks_3U[2, block] += 1

@@ -16,6 +16,7 @@ from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate import job
 from sracl_dist.evaluate.ranking import rank_targets
+from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.shards import Shard
 from sracl_dist.train.state import load_best_encoder
 
@@ -65,8 +66,8 @@ def test_every_user_is_ranked_once_and_as_in_one_go(tmp_path: Path, in_process: 
     assert [shard.start for shard in in_process] == [0, 37, 74]
     table = run.stage("evaluate").read_shards("ranks").sort_by("user")
     users, targets = sequences.targets("test")
-    encoder = load_best_encoder(run, sequences.num_items, torch.device("cpu"))
-    ranks = rank_targets(encoder, [sequences.context(user, "test") for user in users], targets, torch.device("cpu"))
+    scores = CatalogueScores(load_best_encoder(run, sequences.num_items, torch.device("cpu")), torch.device("cpu"))
+    ranks = rank_targets(scores, [sequences.context(user, "test") for user in users], targets)
     assert table["user"].to_pylist() == users.tolist()
     assert table["target"].to_pylist() == targets.tolist()
     assert table["rank_seen_kept"].to_pylist() == ranks.seen_kept.tolist()

@@ -1,42 +1,19 @@
+"""Ranks against brute force: ties, tiles, repeats; see test_scores.py for what a score is."""
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
+from scripted_encoder import CPU, Scripted, Stated
 
-from sracl_dist.config.sections import ModelConfig
-from sracl_dist.errors import StageError
-from sracl_dist.evaluate.ranking import catalogue_scores, rank_targets
-from sracl_dist.model import softmax
-from sracl_dist.model.catalogue import FixedCatalogue
-from sracl_dist.model.encoders import SequenceEncoder
-from sracl_dist.model.encoders.interface import REPEAT_UNIT
-from sracl_dist.model.rows import Rows
-
-CPU = torch.device("cpu")
+from sracl_dist.evaluate import ranking
+from sracl_dist.evaluate import scores as tiles
+from sracl_dist.evaluate.ranking import rank_targets
+from sracl_dist.evaluate.scores import CatalogueScores
 
 
-class Scripted(SequenceEncoder):
-    """Scores are given: the state at an item of user u is the unit vector of u, the representations hold the scores."""
-
-    def __init__(
-        self, scores_UV: NDArray[np.float32], contexts: list[NDArray[np.int32]], repeat_bias: float | None = None
-    ) -> None:
-        config = ModelConfig(width=len(scores_UV), max_length=3, repeat_bias=repeat_bias is not None)
-        super().__init__(config, FixedCatalogue(config, scores_UV.shape[1]))
-        self._latest = [tuple(context[-3:].tolist()) for context in contexts]
-        self.catalogue.table_VD[1:] = torch.from_numpy(scores_UV).T
-        if self.repeat_units is not None and repeat_bias is not None:
-            self.repeat_units.data.fill_(repeat_bias / REPEAT_UNIT)
-
-    def forward(self, rows: Rows, table_VD: Tensor) -> Tensor:
-        users = [self._latest.index(tuple(items.tolist())) for items in rows.items_T.split(rows.lengths_B.tolist())]
-        return torch.eye(len(self._latest))[torch.tensor(users).repeat_interleave(rows.lengths_B)]
-
-
-def brute_force(scores_V: NDArray[np.float32], target: int, removed: set[int]) -> int:
+def brute_force(scores_V: NDArray[np.floating], target: int, removed: set[int]) -> int:
     if target in removed:
         return len(scores_V) + 1
     others = set(range(1, len(scores_V) + 1)) - removed - {target}
@@ -61,7 +38,7 @@ def test_ranks_equal_brute_force(
     row = st.lists(score, min_size=num_items, max_size=num_items)
     scores = np.array(data.draw(st.lists(row, min_size=num_users, max_size=num_users)), np.float32)
 
-    ranks = rank_targets(Scripted(scores, contexts, repeat_bias), contexts, targets, CPU)
+    ranks = rank_targets(CatalogueScores(Scripted(scores, contexts, repeat_bias), CPU), contexts, targets)
     for user, (context, target) in enumerate(zip(contexts, targets.tolist(), strict=True)):
         seen = set(context.tolist())
         own = scores[user].copy()
@@ -73,43 +50,68 @@ def test_ranks_equal_brute_force(
             assert ranks.seen_removed[user] == brute_force(scores[user], target, seen)
 
 
-def test_only_items_of_the_context_get_the_repeat_bias() -> None:
-    contexts = [np.array([2, 2, 4, 2, 1, 1, 1], np.int32), np.array([3], np.int32)]
-    scores = np.arange(10, dtype=np.float32).reshape(2, 5)
-    ((_, plain, _),) = catalogue_scores(Scripted(scores, contexts), contexts, CPU)
-    ((_, biased, seen),) = catalogue_scores(Scripted(scores, contexts, 10.0), contexts, CPU)
-    assert (biased - plain).tolist() == [[10, 10, 0, 10, 0], [0, 0, 10, 0, 0]]
-    assert sorted(zip(*(part.tolist() for part in seen), strict=True)) == [(0, 0), (0, 1), (0, 3), (1, 2)]
+@pytest.mark.parametrize("num_items", [1, 7, 8, 9, 100])
+@pytest.mark.parametrize("chunk_users", [1, 5, 64])
+@pytest.mark.parametrize("pending", [0, 1_000_000])
+def test_tiles_do_not_change_ranks(
+    monkeypatch: pytest.MonkeyPatch, num_items: int, chunk_users: int, pending: int
+) -> None:
+    """Tiles of 8 items: fewer, as many, one more, and many that do not divide the catalogue."""
+    random = np.random.default_rng(num_items)
+    # Rows come twice and more often, far apart, so that a target ties with items of other tiles.
+    rows = random.normal(size=(max(1, num_items // 3), 16))[np.arange(num_items) % max(1, num_items // 3)]
+    encoder = Stated(random.normal(size=(23, 16)), rows, repeat_bias=0.1)
+    contexts = [np.array([user + 1, *random.integers(1, 24, 3)], np.int32) for user in range(23)]
+    contexts = [np.minimum(context, num_items) for context in contexts]
+    targets = random.integers(1, num_items + 1, 23).astype(np.int32)
+    states = encoder.states(contexts)
+    monkeypatch.setattr(tiles, "TILE_ITEMS", 8)
+    monkeypatch.setattr(tiles, "CHUNK_USERS", chunk_users)
+    monkeypatch.setattr(tiles, "PAIRS_AT_A_TIME", 5)
+    monkeypatch.setattr(ranking, "PENDING_PAIRS", pending)
+    scores = CatalogueScores(encoder, CPU)
+    ranks = rank_targets(scores, contexts, targets)
+    for user, (context, target) in enumerate(zip(contexts, targets.tolist(), strict=True)):
+        # Along a row numpy adds in one order, so equal rows have equal scores.
+        own = (states[user].astype(np.float64) * rows.astype(np.float32)).sum(axis=1)
+        assert ranks.seen_removed[user] == brute_force(own, target, set(context.tolist()))
+        own[np.unique(context) - 1] += scores.repeat_bias
+        assert ranks.seen_kept[user] == brute_force(own, target, set())
 
 
-def test_chunks_do_not_change_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32)
-    contexts = [np.array([user + 1, user + 2], np.int32) for user in range(7)]
-    targets = np.arange(1, 8, dtype=np.int32)
-    whole = rank_targets(Scripted(scores, contexts), contexts, targets, CPU)
-    monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", 24)
-    monkeypatch.setattr(softmax, "LEAST_ROWS", 1)
-    parts = rank_targets(Scripted(scores, contexts), contexts, targets, CPU)
-    assert parts.seen_kept.tolist() == whole.seen_kept.tolist()
-    assert parts.seen_removed.tolist() == whole.seen_removed.tolist()
-    assert (whole.seen_removed == 12).tolist() == [True] * 7  # each target is the first item of its context
+def test_equal_representations_tie_wherever_they_stand() -> None:
+    """A product's last bit may depend on where in a tile an item is; half of 5,001 items are the target's equals."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(5001, 48))
+    rows[::2] = rows[0]
+    encoder = Stated(random.normal(size=(40, 48)), rows)
+    contexts = [np.array([2 * user + 2], np.int32) for user in range(40)]  # an even item, which is no equal
+    targets = (1 + 2 * random.integers(0, 2501, 40)).astype(np.int32)
+    ranks = rank_targets(CatalogueScores(encoder, CPU), contexts, targets)
+    states = encoder.states(contexts).astype(np.float64)
+    for user in range(40):
+        own = (states[user] * rows.astype(np.float32)).sum(axis=1)
+        assert ranks.seen_kept[user] == int((own[1::2] > own[0]).sum()) + 2501
+        assert ranks.seen_kept[user] - ranks.seen_removed[user] == int(own[contexts[user][0] - 1] > own[0])
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_scores_that_are_no_numbers_are_refused(wrong: float) -> None:
-    contexts = [np.array([1], np.int32)]
-    encoder = Scripted(np.array([[0.0, wrong]], np.float32), contexts)
-    with pytest.raises(StageError, match="scores that are not numbers"):
-        rank_targets(encoder, contexts, np.array([1], np.int32), CPU)
+def test_a_difference_that_float32_cannot_hold_is_no_tie() -> None:
+    """Scores of 1 and of 1 + 2^-30: in float32 both are 1."""
+    small = 2.0**-15
+    rows = np.array([[1, 0], [1, small], [1, -small], [1, 0]])
+    encoder = Stated(np.array([[1, small]]), rows)
+    contexts = [np.array([3], np.int32)]
+    ranks = [rank_targets(CatalogueScores(encoder, CPU), contexts, np.array([item], np.int32)) for item in (1, 2, 3, 4)]
+    assert [int(own.seen_kept[0]) for own in ranks] == [3, 1, 4, 3]
+    assert [int(own.seen_removed[0]) for own in ranks] == [3, 1, 5, 3]
+
+
+def test_states_of_zero_tie_with_everything() -> None:
+    encoder = Stated(np.zeros((1, 4)), np.random.default_rng(0).normal(size=(30, 4)))
+    ranks = rank_targets(CatalogueScores(encoder, CPU), [np.array([1, 2], np.int32)], np.array([9], np.int32))
+    assert (ranks.seen_kept.tolist(), ranks.seen_removed.tolist()) == ([30], [28])
 
 
 def test_nobody_gives_no_rank() -> None:
     encoder = Scripted(np.zeros((1, 2), np.float32), [np.array([1], np.int32)])
-    assert len(rank_targets(encoder, [], np.zeros(0, np.int32), CPU).seen_kept) == 0
-
-
-def test_the_encoder_returns_to_its_mode() -> None:
-    contexts = [np.array([1], np.int32)]
-    encoder = Scripted(np.zeros((1, 2), np.float32), contexts).train()
-    rank_targets(encoder, contexts, np.array([1], np.int32), CPU)
-    assert encoder.training
+    assert len(rank_targets(CatalogueScores(encoder, CPU), [], np.zeros(0, np.int32)).seen_kept) == 0

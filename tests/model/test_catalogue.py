@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_scores import dense_scores
 from synthetic import enlarge, from_histories, make_config, tables_of, write_run
 
 from sracl_dist.columns import PAD
 from sracl_dist.data.sequences import Sequences
-from sracl_dist.evaluate.ranking import catalogue_scores, rank_targets
+from sracl_dist.evaluate.ranking import rank_targets
+from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.model.catalogue import Catalogue
 from sracl_dist.model.encoders import ENCODERS, build_encoder, inference_encoder
 from sracl_dist.model.objectives import OBJECTIVES
@@ -117,16 +119,16 @@ def test_an_item_that_is_not_trained_is_learned_by_its_text_alone(
     assert moved.tolist() == [item not in (PAD, *COLD) for item in range(13)]
 
     contexts = [cold_sequences.context(user, "test") for user in range(5)]
-    (_, scores, _), *rest = catalogue_scores(trainer.model.encoder, contexts, CPU)
-    assert not rest
+    scores = dense_scores(trainer.model.encoder, contexts)
     assert scores.isfinite().all()
-    assert rank_targets(trainer.model.encoder, contexts, np.array([9, 1, 2, 7, 4], np.int32), CPU).seen_kept.max() <= 12
+    catalogue_scores = CatalogueScores(trainer.model.encoder, CPU)
+    assert rank_targets(catalogue_scores, contexts, np.array([9, 1, 2, 7, 4], np.int32)).seen_kept.max() <= 12
     with torch.no_grad():
         catalogue.embedding.weight[list(COLD)] = 5.0
-    (_, same, _), *_ = catalogue_scores(trainer.model.encoder, contexts, CPU)
+    same = dense_scores(trainer.model.encoder, contexts)
     assert torch.equal(scores, same)
     catalogue.get_buffer("text_VP")[12] += 1.0
-    (_, other, _), *_ = catalogue_scores(trainer.model.encoder, contexts, CPU)
+    other = dense_scores(trainer.model.encoder, contexts)
     assert (other != scores).any(dim=0).tolist() == [item == 12 for item in range(1, 13)]
 
 
@@ -146,6 +148,6 @@ def test_what_inference_gets_scores_like_what_was_trained(
     served.load_state_dict(tensors)
     assert served.max_length == trained.max_length
     contexts = [cold_sequences.context(user, "test") for user in range(5)]
-    (_, expected, _), *_ = catalogue_scores(trained, contexts, CPU)
-    (_, scores, _), *_ = catalogue_scores(served, contexts, CPU)
+    expected = dense_scores(trained, contexts)
+    scores = dense_scores(served, contexts)
     assert torch.equal(scores, expected)

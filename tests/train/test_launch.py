@@ -23,6 +23,7 @@ from sracl_dist.artifacts import RunFolder
 from sracl_dist.errors import SetupError, StageError, StorageError
 from sracl_dist.evaluate.job import evaluate
 from sracl_dist.evaluate.ranking import rank_targets
+from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.recommend import recommend
 from sracl_dist.stages import StageResult
 from sracl_dist.train import launch
@@ -99,12 +100,12 @@ def test_two_evaluating_workers_equal_one_process(trained: Trained, run: RunFold
     evaluate(make_config(run.location, *OVERRIDES), run)
     table = run.stage("evaluate").read_shards("ranks").sort_by("user")
     users, targets = SEQUENCES.targets("test")
-    encoder = load_best_encoder(run, SEQUENCES.num_items, torch.device("cpu"))
+    scores = CatalogueScores(load_best_encoder(run, SEQUENCES.num_items, torch.device("cpu")), torch.device("cpu"))
     kept, removed = [], []
     for start in range(0, len(users), 37):  # the same shards, in one process
         block = slice(start, start + 37)
         contexts = [SEQUENCES.context(int(user), "test") for user in users[block]]
-        ranks = rank_targets(encoder, contexts, targets[block], torch.device("cpu"))
+        ranks = rank_targets(scores, contexts, targets[block])
         kept += ranks.seen_kept.tolist()
         removed += ranks.seen_removed.tolist()
     assert table["user"].to_pylist() == users.tolist()

@@ -16,6 +16,7 @@ from sracl_dist.artifacts import RunFolder
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.evaluate.ranking import rank_targets
+from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.state import Progress
@@ -81,7 +82,7 @@ class Log:
     def _test_metric(self, encoder: SequenceEncoder) -> float:
         users, targets = self.sequences.targets("test")
         contexts = [self.sequences.context(int(user), "test") for user in users]
-        ranks = rank_targets(encoder, contexts, targets, torch.device("cpu"))
+        ranks = rank_targets(CatalogueScores(encoder, torch.device("cpu")), contexts, targets)
         return mean_metrics(ranks.seen_removed, self.sequences.num_items)["ndcg@20"]
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from dense_scores import dense_scores
 from synthetic import make_config, write_best
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
-from sracl_dist.evaluate.ranking import catalogue_scores
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.state import DESCRIPTION, ENCODER, MEMORY, OPTIMISER, WEIGHTS, Progress, load_best_encoder
@@ -111,8 +111,8 @@ def test_best_encoder_scores_like_the_trained_one(
     write_best(run, config, sequences, tmp_path, num_epochs=1)
     next(fit(trainer, Progress()))
     contexts = [sequences.context(user, "test") for user in range(10)]
-    ((_, expected, _),) = catalogue_scores(trainer.model.encoder, contexts, CPU)
-    ((_, scores, _),) = catalogue_scores(load_best_encoder(run, sequences.num_items, CPU), contexts, CPU)
+    expected = dense_scores(trainer.model.encoder, contexts)
+    scores = dense_scores(load_best_encoder(run, sequences.num_items, CPU), contexts)
     assert torch.equal(scores, expected)
 
 

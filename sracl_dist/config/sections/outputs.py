@@ -13,10 +13,12 @@ class EvaluateConfig:
     """Users that are ranked and committed together."""
     num_workers: int = neutral(1)
     """Processes that rank side by side, one GPU each where the cluster has GPUs."""
+    cpus_per_worker: int = neutral(1)
+    """CPU cores of one process, which its products share."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
-        for name in ("shard_users", "num_workers"):
+        for name in ("shard_users", "num_workers", "cpus_per_worker"):
             require(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "use 1 or more")
 
 
@@ -32,10 +34,12 @@ class RecommendConfig:
     """Users that are served and committed together."""
     num_workers: int = neutral(1)
     """Processes that work side by side, one GPU each where the cluster has GPUs."""
+    cpus_per_worker: int = neutral(1)
+    """CPU cores of one process, which its products share."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
-        for name in ("num_items", "shard_users", "num_workers"):
+        for name in ("num_items", "shard_users", "num_workers", "cpus_per_worker"):
             require(getattr(self, name) >= 1, f"recommend.{name}", getattr(self, name), "use 1 or more")
 
 

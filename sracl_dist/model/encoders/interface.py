@@ -1,6 +1,6 @@
 """What every sequence encoder is.
 
-B rows, T items of all rows together, D width, V catalogue, S pairs of a row of scores and an item.
+T items of all rows together, D width, V catalogue.
 """
 
 from abc import ABC, abstractmethod
@@ -49,19 +49,6 @@ class SequenceEncoder(nn.Module, ABC):
     def embed(self, rows: Rows, table_VD: Tensor) -> Tensor:
         """Representations [T, D] of the rows' items; a hidden one's are zero and get no gradient."""
         return F.embedding(rows.items_T, table_VD, padding_idx=PAD)
-
-    def scores(self, states_BD: Tensor, table_VD: Tensor, seen: tuple[Tensor, Tensor]) -> Tensor:
-        """Scores [B, V] of the items 1..V; PAD is not among them and can never be recommended.
-
-        Args:
-            states_BD: last state of each history.
-            table_VD: what the catalogue yields.
-            seen: row [S] and column [S] of every item that a history holds, each pair once.
-        """
-        scores_BV = states_BD @ table_VD[1:].T
-        if (bias := self.repeat_bias) is not None:
-            scores_BV[seen] += bias
-        return scores_BV
 
     @torch.no_grad()
     def inference_tensors(self) -> dict[str, Tensor]:
