@@ -16,7 +16,6 @@ from sracl_dist.bench.operations import count_operations
 from sracl_dist.columns import PAD
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences
-from sracl_dist.model.catalogue import Catalogue
 from sracl_dist.model.objectives import CrossSequence
 from sracl_dist.model.softmax import full_softmax_loss
 from sracl_dist.model.tables import SemanticTables
@@ -110,16 +109,13 @@ class CatalogueSoftmax:
 @torch.no_grad()
 def _softmax_inputs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """States, candidates and targets as the term next_item has them."""
-    encoder = trainer.model.encoder
-    catalogue = encoder.catalogue
-    if not isinstance(catalogue, Catalogue):
-        raise TypeError("a model in training has a catalogue that is learned")
+    encoder, catalogue = trainer.model.encoder, trainer.model.catalogue
     for rows in trainer.batches.order(0)[:NUM_COUNTED_STEPS]:
         batch = trainer.batches.batch(rows).to(trainer.worker.device)
-        table_VD = catalogue()
+        table = catalogue.table(batch.rows.items_T)
         is_trained_T = batch.targets_T != PAD
-        states_MD = encoder(batch.rows, table_VD)[is_trained_T]
-        candidates_CD, targets_M = catalogue.candidates(table_VD, batch.targets_T[is_trained_T])
+        states_MD = encoder(batch.rows, table.rows_ND)[is_trained_T]
+        candidates_CD, targets_M = catalogue.candidates(table, batch.targets_T[is_trained_T])
         yield states_MD.requires_grad_(), candidates_CD.clone().requires_grad_(), targets_M
 
 

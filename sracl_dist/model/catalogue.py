@@ -1,20 +1,21 @@
 """What an item is to the recommender: an embedding of its own, and where configured what its text says.
 
-V catalogue, C candidates, M targets, K neighbours, D width, P width of the text vectors.
+V catalogue, C candidates, M targets, N items of a step, K neighbours, D width, P width of the text vectors.
 """
 
-from typing import cast
+from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sracl_dist.columns import MISSING, PAD
 from sracl_dist.config.sections import ModelConfig
+from sracl_dist.model.initial import INITIAL_STD
+from sracl_dist.model.item_table import ItemTable, TouchedRows
+from sracl_dist.model.item_text import ItemText
 from sracl_dist.model.tables import SemanticTables
-
-INITIAL_STD = 0.02
-"""Standard deviation of initial weights, as in BERT and in RecBole, on which the reference builds."""
 
 
 class Catalogue(nn.Module):
@@ -23,6 +24,9 @@ class Catalogue(nn.Module):
     With `model.item_text` an item is e_v = embedding_v + W t_v, t_v being its centred text vector. An item that never
     occurs in training has no embedding of its own: it borrows that of the nearest item by meaning that does, and where
     its neighbour list has none, its text alone places it. In training it is no candidate, since it could only lose.
+
+    With `by_rows` a step reads the rows of its items only, and what is asked of them is found in `touched` instead of
+    the gradient of the whole table, which there is none of; the optimiser must know (see train/rowwise.py).
     """
 
     candidates_C: Tensor
@@ -30,42 +34,58 @@ class Catalogue(nn.Module):
     place_V: Tensor
     """[V + 1]: index of each item among the candidates, -1 where it is none."""
 
-    def __init__(self, config: ModelConfig, tables: SemanticTables) -> None:
+    def __init__(self, config: ModelConfig, tables: SemanticTables, *, by_rows: bool = False) -> None:
         super().__init__()
+        self.by_rows = by_rows
+        self.touched: TouchedRows | None = None
         self.embedding = nn.Embedding(tables.num_items + 1, config.width, padding_idx=PAD)
+        self.embedding.weight.requires_grad_(not by_rows)
         nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
+        self.read: Callable[[Tensor], Tensor] = self._read
         is_candidate_V = np.arange(tables.num_items + 1) != PAD
-        self.text_projection: nn.Linear | None = None
+        self.text: ItemText | None = None
         if config.item_text:
             is_candidate_V &= tables.training_counts > 0
-            self._add_text(config, tables, is_candidate_V)
+            self.text = ItemText(tables.item_vectors, is_candidate_V, config.width, on_device=not by_rows)
+            lender_V = _lenders(tables.item_neighbours, is_candidate_V)
+            self.register_buffer("lender_V", torch.from_numpy(lender_V), persistent=False)
         place_V = np.where(is_candidate_V, np.cumsum(is_candidate_V) - 1, -1)
         self.register_buffer("candidates_C", torch.from_numpy(np.flatnonzero(is_candidate_V)), persistent=False)
         self.register_buffer("place_V", torch.from_numpy(place_V), persistent=False)
 
-    def _add_text(self, config: ModelConfig, tables: SemanticTables, has_embedding_V: np.ndarray) -> None:
-        centred_VP = tables.item_vectors.copy()
-        centred_VP[1:] -= tables.item_vectors[has_embedding_V].mean(axis=0)
-        self.text_projection = nn.Linear(centred_VP.shape[1], config.width, bias=False)
-        nn.init.normal_(self.text_projection.weight, std=INITIAL_STD)
-        self.register_buffer("text_VP", torch.from_numpy(centred_VP), persistent=False)
-        lender_V = _lenders(tables.item_neighbours, has_embedding_V)
-        self.register_buffer("lender_V", torch.from_numpy(lender_V), persistent=False)
-
     def forward(self) -> Tensor:
-        """Representations [V + 1, D]; the row of PAD is zero and never learned."""
-        if self.text_projection is None:
+        """Representations [V + 1, D] of all items; the row of PAD is zero and never learned."""
+        if self.text is None:
             return self.embedding.weight
-        own_VD = self.embedding(self.get_buffer("lender_V"))
-        return own_VD + cast(Tensor, self.text_projection(self.get_buffer("text_VP")))
+        return self.text.added_to(self.embedding(self.get_buffer("lender_V")))
 
-    def candidates(self, table_VD: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows [C, D] of the candidates in what `forward` returned, and the index of each target among them."""
-        if len(self.candidates_C) == len(table_VD) - 1:
-            return table_VD[1:], targets_M - 1
-        return table_VD[self.candidates_C], self.place_V[targets_M]
+    def table(self, items: Tensor) -> ItemTable:
+        """Representations of at least these items, made once for a step of training."""
+        if not self.by_rows:
+            return ItemTable(rows_ND=self())
+        items_N = torch.unique(torch.cat([items.new_tensor([PAD]), items.flatten()]))
+        if self.text is None:
+            return ItemTable(rows_ND=self._touch(items_N), items_N=items_N)
+        lenders, place_N = torch.unique(self.get_buffer("lender_V")[items_N], return_inverse=True)
+        own_ND = F.embedding(place_N, self._touch(lenders), padding_idx=PAD)
+        return ItemTable(rows_ND=self.text.added_to(own_ND, items_N), items_N=items_N)
+
+    def candidates(self, table: ItemTable, targets_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows [C, D] of the candidates in a table of all items, and the index of each target among them."""
+        if len(self.candidates_C) == len(table.rows_ND) - 1:
+            return table.rows_ND[1:], targets_M - 1
+        return table.rows_ND[self.candidates_C], self.place_V[targets_M]
+
+    def _read(self, items_N: Tensor) -> Tensor:
+        return self.embedding.weight[items_N]
+
+    def _touch(self, items_N: Tensor) -> Tensor:
+        values_ND = self.read(items_N).detach()
+        if torch.is_grad_enabled():
+            self.touched = TouchedRows(items_N=items_N, values_ND=values_ND.requires_grad_())
+        return values_ND
 
 
 def _lenders(neighbours_VK: np.ndarray, has_embedding_V: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sracl_dist.columns import MISSING, PAD
 from sracl_dist.config import Config
-from sracl_dist.model.catalogue import Catalogue
+from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.losses import info_nce
 from sracl_dist.model.objectives.cross_sequence import CrossSequence
 from sracl_dist.model.objectives.interface import one_hot, two_view_contrast
@@ -89,8 +89,7 @@ class RowPerPrefix(Recommender):
     def _next_item(self, batch: PrefixBatch, table_VD: Tensor) -> Tensor:
         """Cross-entropy over all candidates; the mean is over all prefixes."""
         states_BD = self.final_states(batch.rows, table_VD)
-        catalogue = cast(Catalogue, self.encoder.catalogue)
-        candidates_CD, targets_B = catalogue.candidates(table_VD, batch.targets_B)
+        candidates_CD, targets_B = self.catalogue.candidates(ItemTable(rows_ND=table_VD), batch.targets_B)
         return F.cross_entropy(states_BD @ candidates_CD.T, targets_B)
 
     def _cross_sequence(self, batch: PrefixBatch, table_VD: Tensor) -> Tensor:

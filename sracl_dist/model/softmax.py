@@ -1,13 +1,12 @@
-"""Next-item losses over a whole catalogue or a sample of it, as sums, so that parts of a batch add up to the whole.
+"""The next-item loss over a whole catalogue, as a sum, so that parts of a batch add up to the whole.
 
-M positions, C candidates, S sampled candidates, F targets of a position, D width, R pairs of a position and an item of
+M positions, C candidates, F targets of a position, D width, R pairs of a position and an item of
 its history.
 """
 
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 SCORES_PER_CHUNK = 1_200_000
@@ -159,36 +158,3 @@ def chunks(num_positions: int, num_candidates: int, device: torch.device) -> lis
     scores = SCORES_PER_CHUNK if device.type == "cpu" else GPU_SCORES_PER_CHUNK
     rows = max(LEAST_ROWS, scores // max(1, num_candidates))
     return [slice(start, min(start + rows, num_positions)) for start in range(0, num_positions, rows)]
-
-
-def sampled_softmax_loss(
-    states_MD: Tensor,
-    targets_MD: Tensor,
-    targets_M: Tensor,
-    sampled_SD: Tensor,
-    sampled_S: Tensor,
-    log_expected_S: Tensor,
-) -> Tensor:
-    """Sum over positions of -log softmax over the target and a sample, corrected for how the sample was drawn.
-
-    From the score of a sampled item the logarithm of its expected number of occurrences in the sample is subtracted
-    (logQ, Bengio and Senecal 2008), and one that is the position's own target is an accidental hit and left out. The
-    target is there always and only once, hence its score stays as it is. So the sum below the fraction bar is on
-    average that of the full softmax, and the gradient comes close.
-
-    Args:
-        states_MD: states before each target.
-        targets_MD: embeddings of the targets.
-        targets_M: ids of the targets.
-        sampled_SD: embeddings of the sampled items, shared by all positions.
-        sampled_S: their ids.
-        log_expected_S: log of each sampled item's expected number of occurrences.
-
-    Returns:
-        A scalar.
-    """
-    target_scores_M1 = (states_MD * targets_MD).sum(dim=1, keepdim=True)
-    scores_MS = states_MD @ sampled_SD.T - log_expected_S
-    scores_MS = scores_MS.masked_fill(sampled_S == targets_M[:, None], float("-inf"))
-    scores = torch.cat([target_scores_M1, scores_MS], dim=1).float()
-    return F.cross_entropy(scores, torch.zeros_like(targets_M), reduction="sum")

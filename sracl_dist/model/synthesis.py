@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sracl_dist.columns import MISSING
 from sracl_dist.config.sections import SynthesisKind
-from sracl_dist.model.catalogue import INITIAL_STD
 from sracl_dist.model.dropout import Dropout
+from sracl_dist.model.initial import INITIAL_STD
 
 LEAKY_SLOPE = 0.2
 """Slope of LeakyReLU below zero, as in graph attention networks and the reference."""

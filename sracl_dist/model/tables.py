@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder, StageFolder
-from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, VECTOR
+from sracl_dist.columns import KEY, MISSING, NEIGHBOURS
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.rows import Rows
+from sracl_dist.model.vectors_on_disk import read_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +80,22 @@ class SemanticTables:
         Raises:
             StorageError: the table does not have every item once, or holds values that are no numbers.
         """
-        found_VP = self._vectors("items", 1, self.num_items)
-        return np.concatenate([np.zeros((1, found_VP.shape[1]), np.float32), found_VP])
+        return self._vectors("items", 1, self.num_items)
 
     def _vectors(self, kind: str, first: int, num: int) -> NDArray[np.float32]:
-        folder, name = self.run.stage("embed"), f"{kind}/"
-        table = folder.read_shards(name, [KEY, VECTOR])
-        found_NP = _by_key(folder, name, table, VECTOR, first, num).astype(np.float32)
-        if not np.isfinite(found_NP).all():
-            raise StorageError(f"{folder.path(name)} holds vectors that are not finite; run jobs/embed.py again.")
-        return found_NP
+        return read_vectors(self.run.stage("embed"), kind, first, num)
 
     @cached_property
     def training_counts(self) -> NDArray[np.int64]:
         """[V + 1]: training interactions of every item, 0 for PAD."""
         return self.sequences.training_counts()
+
+    @cached_property
+    def target_counts(self) -> NDArray[np.int64]:
+        """[V + 1]: how many training targets every item is; a user's first item is none."""
+        first_places_U = self.sequences.offsets[:-1][self.sequences.num_train > 0]
+        first_V = np.bincount(self.sequences.items[first_places_U], minlength=self.num_items + 1)
+        return self.training_counts - first_V
 
     def latest_training_rows(self, users: NDArray[np.int64], max_length: int) -> Rows:
         """The latest training items of each user, who has at least one."""

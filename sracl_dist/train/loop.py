@@ -25,6 +25,7 @@ from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.batches import TrainingBatches
 from sracl_dist.train.optimiser import learning_rate, make_optimiser
 from sracl_dist.train.prefixes import PrefixBatches
+from sracl_dist.train.rowwise import RowwiseAdamW
 from sracl_dist.train.state import Progress, load_checkpoint, made_from, save_checkpoint
 from sracl_dist.train.validation import validate
 from sracl_dist.train.worker import Worker
@@ -56,12 +57,13 @@ class Trainer:
     model: Recommender
     parallel: torch.nn.Module
     """The model, behind DistributedDataParallel where there are several workers."""
-    optimiser: torch.optim.Optimizer
+    optimiser: RowwiseAdamW
     source: dict[str, Any]
     """What its checkpoints are bound to."""
 
     def save(self, folder: Path, progress: Progress) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; between two epochs, or all workers must have called `optimiser.settle`."""
+        self.optimiser.settle()
         save_checkpoint(folder, self.model, self.optimiser, progress, self.source)
 
     def load(self, folder: Path) -> Progress:
@@ -180,6 +182,7 @@ def train_step(trainer: Trainer, rows: NDArray[np.int64], step: int) -> tuple[di
         terms = trainer.parallel(batch)
     # DistributedDataParallel averages gradients over workers, and the terms are shares that must be added.
     (terms[TOTAL] * worker.world_size).backward()
+    trainer.optimiser.share(worker)
     norm = _clip(trainer.model, trainer.config.train.max_gradient_norm)
     trainer.optimiser.step()
     trainer.optimiser.zero_grad(set_to_none=True)
@@ -202,6 +205,7 @@ def _train_epoch(
         for name, value in terms.items():
             sums[name] = sums.get(name, torch.zeros_like(norms)) + value
         on_step(num_targets, progress)
+    trainer.optimiser.settle()
     num_steps = trainer.batches.num_steps
     summed = worker.sum_over_workers(torch.stack(list(sums.values()))) / num_steps
     losses = dict(zip(sums, summed.tolist(), strict=True))
@@ -217,10 +221,10 @@ def _set_learning_rate(trainer: Trainer, step: int) -> None:
 
 def _clip(model: Recommender, largest: float | None) -> Tensor:
     """Scale gradients down to the norm `largest`; returns the norm before."""
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    moving = model.with_gradient()
+    norm = torch.nn.utils.get_total_norm([value.grad for value in moving if value.grad is not None])
     if largest is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+        torch.nn.utils.clip_grads_with_norm_(moving, largest, norm)
     return norm
 
 

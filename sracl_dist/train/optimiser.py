@@ -2,15 +2,14 @@
 
 import math
 
-import torch
-
 from sracl_dist.config.sections import TrainConfig
 from sracl_dist.model.sracl import Recommender
+from sracl_dist.train.rowwise import RowwiseAdamW
 
 EMBEDDING = "encoder.catalogue.embedding.weight"
 
 
-def make_optimiser(config: TrainConfig, model: Recommender) -> torch.optim.Optimizer:
+def make_optimiser(config: TrainConfig, model: Recommender) -> RowwiseAdamW:
     """AdamW over three groups: matrices, item embeddings, and what must not decay (biases, norms, positions)."""
     matrices, embeddings, others = [], [], []
     for name, parameter in model.named_parameters():
@@ -25,7 +24,7 @@ def make_optimiser(config: TrainConfig, model: Recommender) -> torch.optim.Optim
         {"params": embeddings, "weight_decay": config.embedding_weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
+    return RowwiseAdamW([group for group in groups if group["params"]], config.learning_rate, model.catalogue)
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

@@ -12,6 +12,7 @@ from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.model.catalogue import Catalogue
 from sracl_dist.model.encoders import ENCODERS, build_encoder, inference_encoder
+from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.objectives import OBJECTIVES
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.loop import fit, make_trainer
@@ -37,7 +38,7 @@ def cold_tables(tmp_path: Path, cold_sequences: Sequences) -> SemanticTables:
 
 def test_an_item_is_its_embedding_and_its_centred_text(cold_tables: SemanticTables) -> None:
     catalogue = Catalogue(make_config("unused", *TEXT).model, cold_tables)
-    embedding, project = catalogue.embedding.weight, catalogue.text_projection
+    embedding, project = catalogue.embedding.weight, catalogue.text and catalogue.text.projection
     assert project is not None
     text = torch.from_numpy(cold_tables.item_vectors)
     trained = [item for item in range(1, 13) if item not in COLD]
@@ -71,7 +72,7 @@ def test_without_text_every_item_has_an_embedding_and_is_a_candidate(cold_tables
     assert torch.equal(table, catalogue.embedding.weight)
     assert table[PAD].eq(0).all()
     assert table[1:].ne(0).any(dim=1).all()
-    candidates, places = catalogue.candidates(table, torch.tensor([1, 12, 4]))
+    candidates, places = catalogue.candidates(ItemTable(rows_ND=table), torch.tensor([1, 12, 4]))
     assert torch.equal(candidates, table[1:])
     assert places.tolist() == [0, 11, 3]
 
@@ -80,7 +81,7 @@ def test_with_text_candidates_are_the_items_of_the_training(cold_tables: Semanti
     catalogue = Catalogue(make_config("unused", *TEXT).model, cold_tables)
     table = catalogue()
     trained = [item for item in range(1, 13) if item not in COLD]
-    candidates, places = catalogue.candidates(table, torch.tensor([*trained, 8, 1]))
+    candidates, places = catalogue.candidates(ItemTable(rows_ND=table), torch.tensor([*trained, 8, 1]))
     assert torch.equal(candidates, table[trained])
     assert places.tolist() == [*range(9), trained.index(8), 0]
     assert catalogue.place_V[[PAD, *COLD]].tolist() == [-1] * 4
@@ -127,7 +128,7 @@ def test_an_item_that_is_not_trained_is_learned_by_its_text_alone(
         catalogue.embedding.weight[list(COLD)] = 5.0
     same = dense_scores(trainer.model.encoder, contexts)
     assert torch.equal(scores, same)
-    catalogue.get_buffer("text_VP")[12] += 1.0
+    catalogue.get_buffer("text.centred_VP")[12] += 1.0
     other = dense_scores(trainer.model.encoder, contexts)
     assert (other != scores).any(dim=0).tolist() == [item == 12 for item in range(1, 13)]
 

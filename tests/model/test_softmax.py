@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sracl_dist.model import softmax
-from sracl_dist.model.softmax import LaterTargets, Repeats, full_softmax_loss, sampled_softmax_loss
+from sracl_dist.model.softmax import LaterTargets, Repeats, full_softmax_loss
 
 NUM_POSITIONS, NUM_CANDIDATES, WIDTH = 23, 17, 6
 
@@ -176,53 +176,3 @@ def test_no_positions_give_zero_and_gradients_of_zero() -> None:
     assert candidates.grad.eq(0).all()
     assert bias.grad is not None
     assert float(bias.grad) == 0
-
-
-def test_sampled_softmax_equals_the_double_loop() -> None:
-    torch.manual_seed(3)
-    table = torch.randn(9, 4)
-    states, targets = torch.randn(5, 4), torch.tensor([1, 2, 3, 4, 1])
-    sampled = torch.tensor([1, 6, 6, 3, 8, 1])  # accidental hits for three positions, and one item twice
-    log_expected = torch.randn(9)
-    expected = 0.0
-    for state, target in zip(states, targets.tolist(), strict=True):
-        own = math.exp(float(state @ table[target]))
-        below = own
-        for item in sampled.tolist():
-            if item != target:
-                below += math.exp(float(state @ table[item] - log_expected[item]))
-        expected -= math.log(own / below)
-    loss = sampled_softmax_loss(states, table[targets], targets, table[sampled], sampled, log_expected[sampled])
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_sample_of_nothing_but_the_target_costs_nothing() -> None:
-    states, table = torch.randn(2, 3), torch.randn(4, 3)
-    targets, sampled = torch.tensor([2, 2]), torch.tensor([2, 2, 2])
-    loss = sampled_softmax_loss(states, table[targets], targets, table[sampled], sampled, torch.zeros(3))
-    assert float(loss) == 0.0
-
-
-def mean_sampled_gradient(corrected: bool, seed: int = 4) -> tuple[Tensor, Tensor]:
-    """The gradient by the items' table, averaged over many samples; and that of the full softmax."""
-    torch.manual_seed(seed)
-    num_items, num_sampled = 30, 4096
-    table, states = torch.randn(num_items, 4, requires_grad=True), 0.5 * torch.randn(8, 4)
-    targets = torch.randint(num_items, (8,))
-    shares = torch.arange(1, num_items + 1.0)
-    shares /= shares.sum()
-    log_expected = (shares * num_sampled).log() if corrected else torch.zeros(num_items)
-    (full,) = torch.autograd.grad(F.cross_entropy(states @ table.T, targets, reduction="sum"), table)
-    total = torch.zeros_like(table)
-    for _ in range(40):
-        sampled = torch.multinomial(shares, num_sampled, replacement=True)
-        loss = sampled_softmax_loss(states, table[targets], targets, table[sampled], sampled, log_expected[sampled])
-        total += torch.autograd.grad(loss, table)[0] / 40
-    return total, full
-
-
-def test_sampled_gradients_approach_those_of_the_full_softmax() -> None:
-    sampled, full = mean_sampled_gradient(corrected=True)
-    uncorrected, _ = mean_sampled_gradient(corrected=False)
-    assert (sampled - full).norm() < 0.02 * full.norm()
-    assert (uncorrected - full).norm() > 0.1 * full.norm()

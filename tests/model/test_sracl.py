@@ -6,6 +6,7 @@ from synthetic import make_config
 from sracl_dist.config.sections import OBJECTIVE_NAMES, ObjectivesConfig, Similarity
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
+from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.objectives import OBJECTIVES, Encoded
 from sracl_dist.model.rows import Rows
 from sracl_dist.model.sracl import SraCl
@@ -68,7 +69,7 @@ def test_a_term_is_the_same_alone_and_beside_others(tables: SemanticTables, batc
     for name, view in views.items():
         encoded = Encoded(
             encoder=everything.encoder,
-            table_VD=table,
+            table=ItemTable(rows_ND=table),
             states_TD=states,
             view_states_TD=everything.encoder(view.rows, table),
         )

@@ -42,7 +42,7 @@ def test_what_decays(tables: SemanticTables, encoder: str, matrices: list[str]) 
     assert decay.keys() == model.weights().keys()
     assert [name for name, value in decay.items() if value == 0.7] == ["encoder.catalogue.embedding.weight"]
     expected = {
-        "encoder.catalogue.text_projection.weight",
+        "encoder.catalogue.text.projection.weight",
         "objectives.cross_sequence.synthesis.attend",
         "objectives.cross_sequence.synthesis.project.weight",
         *(f"encoder.{'' if encoder == 'gru4rec' else 'blocks.0.'}{name}" for name in matrices),

@@ -41,6 +41,7 @@ OPTIONS = (
 )
 TERMS = "objectives.terms=[next_item,cross_sequence"
 ENCODED = "objectives.cross_sequence.neighbour_states=encoded"
+SAMPLED = ("objectives.next_item.softmax=sampled", "objectives.next_item.num_sampled=24", "model.item_text=true")
 LONELY = "train.batch_rows=2"
 """Rows do not share out evenly: in the last step one worker has the only row, and the other none."""
 CASES = {
@@ -59,8 +60,10 @@ def work(rank: int, location: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{location}/rendezvous", rank=rank, world_size=2)
     gather(rank)
     worker = Worker(rank=rank, world_size=2)
-    save_training(worker, location)
+    save_training(worker, location, "trained", *OPTIONS)
     save_gradients(worker, location, setattr)
+    torch.rand = evenly  # type: ignore[assignment]  # of which all workers draw the same samples
+    save_training(worker, location, "sampled", *SAMPLED)
     torch.distributed.destroy_process_group()
 
 
@@ -70,9 +73,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("parallel")
     write_run(folder, SEQUENCES)
     context = torch.multiprocessing.start_processes(work, (str(folder),), nprocs=2, join=False, start_method="spawn")
-    save_training(Worker(), str(folder))
+    save_training(Worker(), str(folder), "trained", *OPTIONS)
     with pytest.MonkeyPatch.context() as patch:
         save_gradients(Worker(), str(folder), patch.setattr)
+        patch.setattr(torch, "rand", evenly)
+        save_training(Worker(), str(folder), "sampled", *SAMPLED)
     for _ in range(24):
         if context.join(timeout=10):
             return folder
@@ -86,12 +91,12 @@ def make(worker: Worker, location: str, *overrides: str) -> Trainer:
     return make_trainer(config, SEQUENCES, tables_of(RunFolder(location), SEQUENCES), worker)
 
 
-def save_training(worker: Worker, location: str) -> None:
-    trainer = make(worker, location, *OPTIONS)
+def save_training(worker: Worker, location: str, name: str, *overrides: str) -> None:
+    trainer = make(worker, location, *overrides)
     progress = Progress()
     for _ in fit(trainer, progress):
         pass
-    result = Path(location) / f"trained-{worker.world_size}-{worker.rank}"
+    result = Path(location) / f"{name}-{worker.world_size}-{worker.rank}"
     save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, result)
     losses = [[*line["loss"].values(), line["gradient_norm"]] for line in progress.history]
     metrics = [list(line["validation"]["seen_kept"].values()) for line in progress.history]
@@ -113,6 +118,10 @@ def save_gradients(worker: Worker, location: str, patch: Callable[[Any, str, Any
         save_file(gradients, Path(location) / f"gradient-{worker.world_size}-{worker.rank}-{name}")
 
 
+def evenly(*size: Any, **_: Any) -> torch.Tensor:
+    return torch.linspace(0.05, 0.95, torch.empty(*size).numel()).view(torch.empty(*size).shape)
+
+
 def first_trained_positions(batch: Batch) -> torch.Tensor:
     trained = (batch.targets_T != PAD).nonzero().flatten()
     rows = torch.searchsorted(batch.rows.starts_B, trained, right=True)
@@ -131,13 +140,14 @@ def gather(rank: int) -> None:
         assert torch.equal(own.grad, 2 * own.detach() * 3)  # 1 + 2: what the losses of both workers ask for
 
 
-def test_two_workers_learn_what_one_learns(results: Path) -> None:
-    single, first, second = (load_file(results / f"trained-{name}") for name in ("1-0", "2-0", "2-1"))
+@pytest.mark.parametrize("training", ["trained", "sampled"])
+def test_two_workers_learn_what_one_learns(results: Path, training: str) -> None:
+    single, first, second = (load_file(results / f"{training}-{name}") for name in ("1-0", "2-0", "2-1"))
     for name, value in single.items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(value.float(), first[name].float(), atol=2e-4, rtol=1e-3), name
     assert first["objectives.cross_sequence.bank.seen_U"].any()
-    curve, parallel = load_file(results / "trained-1-0.curve"), load_file(results / "trained-2-0.curve")
+    curve, parallel = (load_file(results / f"{training}-{number}-0.curve") for number in (1, 2))
     assert torch.allclose(curve["losses"], parallel["losses"], rtol=1e-3)
     assert torch.allclose(curve["metrics"], parallel["metrics"], atol=0.02)
 

@@ -20,6 +20,8 @@ class NextItemConfig:
     """sampled: items drawn in every step."""
     sampling_power: float = 0.5
     """sampled: items are drawn in proportion to their training interactions to this power; 0 draws uniformly."""
+    in_batch_share: float = 0.0
+    """sampled: this share of the items is not drawn from the catalogue but taken from the targets of the step."""
     horizon: int = 1
     """full: so many of the items that follow are targets of a position, not only the next one."""
     horizon_discount: float = 0.5
@@ -28,8 +30,9 @@ class NextItemConfig:
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         require(self.num_sampled >= 1, "objectives.next_item.num_sampled", self.num_sampled, "use 1 or more")
-        power = self.sampling_power
-        require(0 <= power <= 1, "objectives.next_item.sampling_power", power, "use 0 to 1")
+        for name in ("sampling_power", "in_batch_share"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"objectives.next_item.{name}", value, "use 0 to 1")
         horizon, discount = self.horizon, self.horizon_discount
         require(horizon >= 1, "objectives.next_item.horizon", horizon, "use 1 or more")
         full = horizon == 1 or self.softmax == "full"

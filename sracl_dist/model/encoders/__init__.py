@@ -28,14 +28,16 @@ def encoder_class(name: str) -> type[SequenceEncoder]:
     return ENCODERS[name]
 
 
-def build_encoder(config: ModelConfig, tables: SemanticTables) -> SequenceEncoder:
+def build_encoder(config: ModelConfig, tables: SemanticTables, *, by_rows: bool = False) -> SequenceEncoder:
     """A new encoder with a catalogue to be learned, its weights drawn from torch's random state.
+
+    With `by_rows` the catalogue is learned by the rows that a step reads (see `Catalogue`).
 
     Raises:
         ConfigError: the name is unknown.
         StorageError: a table that the catalogue needs is damaged.
     """
-    return encoder_class(config.encoder)(config, Catalogue(config, tables))
+    return encoder_class(config.encoder)(config, Catalogue(config, tables, by_rows=by_rows))
 
 
 def inference_encoder(config: ModelConfig, num_items: int) -> SequenceEncoder:

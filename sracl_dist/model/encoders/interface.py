@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sracl_dist.columns import PAD
 from sracl_dist.config.sections import ModelConfig
-from sracl_dist.model.catalogue import INITIAL_STD, Catalogue, FixedCatalogue
+from sracl_dist.model.catalogue import Catalogue, FixedCatalogue
+from sracl_dist.model.initial import INITIAL_STD
 from sracl_dist.model.rows import Rows
 
 CATALOGUE = "catalogue."
@@ -43,7 +44,8 @@ class SequenceEncoder(nn.Module, ABC):
 
         Args:
             rows: histories.
-            table_VD: what the catalogue yields, [V + 1, D], made once for a step.
+            table_VD: what the catalogue yields, [V + 1, D], made once for a step; or with rows that name places in
+                it instead of items, the table of a step's items only (see `ItemTable.placed`).
         """
 
     def embed(self, rows: Rows, table_VD: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What every term of the loss is: it may ask for rows of its own to be encoded, and yields one number.
 
-B rows, T items of all rows together, D width, V catalogue, H histories of this worker, G of all workers.
+B rows, T items of all rows together, D width, H histories of this worker, G of all workers.
 """
 
 from abc import ABC, abstractmethod
@@ -17,6 +17,7 @@ from sracl_dist.model.catalogue import Catalogue
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.model.gather import gather_rows
 from sracl_dist.model.inputs import Batch
+from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.losses import info_nce
 from sracl_dist.model.rows import Rows
 from sracl_dist.model.tables import SemanticTables
@@ -27,6 +28,8 @@ class Views:
     """Rows that a term wants encoded beside the batch's own, and what it must remember about them until then."""
 
     rows: Rows
+    items: Tensor | None = None
+    """Items whose representations the term needs itself."""
     notes: Any = None
 
 
@@ -35,8 +38,8 @@ class Encoded:
     """What a step has computed when the terms are asked."""
 
     encoder: SequenceEncoder
-    table_VD: Tensor
-    """Representations [V + 1, D] of the items."""
+    table: ItemTable
+    """Representations of the items."""
     states_TD: Tensor
     """States of all items of the batch's rows."""
     view_states_TD: Tensor
@@ -61,11 +64,16 @@ class Objective(nn.Module, ABC):
 
     def views(self, batch: Batch) -> Views:
         """Rows to be encoded together with the batch's own, in the same pass; `forward` gets them back. None here."""
-        return Views(rows=batch.rows.select(torch.zeros(0, dtype=torch.int64)))
+        return Views(rows=no_rows(batch))
 
     @abstractmethod
     def forward(self, batch: Batch, views: Views, encoded: Encoded) -> Tensor:
         """This worker's share of the term, a scalar; every worker must call it."""
+
+
+def no_rows(batch: Batch) -> Rows:
+    """What a term that has no views wants encoded."""
+    return batch.rows.select(torch.zeros(0, dtype=torch.int64))
 
 
 def two_view_contrast(

@@ -9,6 +9,7 @@ from sracl_dist.columns import MISSING
 from sracl_dist.config import Config
 from sracl_dist.config.sections import Similarity
 from sracl_dist.model.inputs import Batch
+from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.losses import info_nce
 from sracl_dist.model.objectives import Encoded
 from sracl_dist.model.objectives.interface import two_view_contrast
@@ -108,7 +109,9 @@ def test_the_contrast_is_between_the_last_states_of_both_views(
     views = term.views(batch)
     table = model.encoder.catalogue()
     states = model.encoder(views.rows, table)
-    encoded = Encoded(encoder=model.encoder, table_VD=table, states_TD=states[:0], view_states_TD=states)
+    encoded = Encoded(
+        encoder=model.encoder, table=ItemTable(rows_ND=table), states_TD=states[:0], view_states_TD=states
+    )
     last = [part[-1] for part in states.split(views.rows.lengths_B.tolist())]
     num = len(batch.histories_H)
     expected = plain_contrast(torch.stack(last[:num]), torch.stack(last[num:]), similarity)

@@ -4,14 +4,13 @@ import torch
 from synthetic import NUM_ITEMS, enlarge, from_histories, make_config, make_sequences, tables_of, write_run
 from torch import Tensor
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import PAD
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
-from sracl_dist.model.objectives import next_item
+from sracl_dist.model.sampling import ItemSampler, Sample
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.batches import TrainingBatches
+from sracl_dist.train.optimiser import make_optimiser
 
 PLAIN = ("objectives.terms=[next_item]", "model.dropout=0", "model.attention_dropout=0")
 
@@ -117,49 +116,80 @@ def test_bfloat16_is_near(tables: SemanticTables, batch: Batch) -> None:
     assert loss == pytest.approx(expected, rel=0.01)
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_the_sample_is_drawn_by_training_interactions(
-    sequences: Sequences, tables: SemanticTables, batch: Batch, monkeypatch: pytest.MonkeyPatch, power: float
+@pytest.mark.parametrize("in_batch_share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("item_text", [False, True])
+def test_the_sampled_softmax_by_hand(
+    tables: SemanticTables, batch: Batch, monkeypatch: pytest.MonkeyPatch, in_batch_share: float, item_text: bool
 ) -> None:
-    settings = ("softmax=sampled", "num_sampled=50000", f"sampling_power={power}")
-    model = make_model(tables, *(f"objectives.next_item.{setting}" for setting in settings))
-    calls = []
+    """Position by position with scores of the whole catalogue, from the sample that was drawn."""
+    settings = ("softmax=sampled", "num_sampled=40", f"in_batch_share={in_batch_share}")
+    overrides = [f"objectives.next_item.{setting}" for setting in settings]
+    model = make_model(tables, *overrides, f"model.item_text={item_text}")
+    drawn: list[Sample] = []
+    draw = ItemSampler.draw
 
-    def loss(*arguments: Tensor) -> Tensor:
-        calls.append(arguments)
-        return arguments[0].sum()
+    def remembered(sampler: ItemSampler, targets_M: Tensor) -> Sample:
+        drawn.append(draw(sampler, targets_M))
+        return drawn[-1]
 
-    monkeypatch.setattr(next_item, "sampled_softmax_loss", loss)
-    model(batch)
-    ((_, own, targets, drawn, sampled, log_expected),) = calls
+    monkeypatch.setattr(ItemSampler, "draw", remembered)
+    loss = model(batch)["total"]
+    ((items, log_expected),) = drawn
     table = model.encoder.catalogue()
-    assert torch.equal(own, table[targets])
-    assert torch.equal(drawn, table[sampled])
-    assert targets.tolist() == batch.targets_T[batch.targets_T != PAD].tolist()
-    counts = sequences.training_counts().astype(float)
-    wanted = np.where(counts > 0, counts**power, 0.0)
-    expected = 50_000 * wanted / wanted.sum()
-    assert np.allclose(log_expected.exp().numpy(), expected[sampled.numpy()], rtol=1e-4)
-    occurrences = np.bincount(sampled.numpy(), minlength=NUM_ITEMS + 1)
-    assert (occurrences[expected == 0] == 0).all()
-    assert np.abs(occurrences - expected).max() < 5 * np.sqrt(expected.max())
+    states = model.encoder(batch.rows, table)
+    losses = []
+    for state, target in zip(states, batch.targets_T.tolist(), strict=True):
+        if target != PAD:
+            others = [(table[item] @ state - log).exp() for item, log in zip(items, log_expected, strict=True)]
+            kept = [score for score, item in zip(others, items.tolist(), strict=True) if item != target]
+            own = (table[target] @ state).exp()
+            losses.append(-torch.log(own / (own + sum(kept))))
+    assert len(losses) == batch.num_targets
+    assert float(loss.detach()) == pytest.approx(float(torch.stack(losses).mean().detach()), rel=1e-5)
 
 
-def test_an_item_that_is_not_trained_is_never_sampled() -> None:
-    sequences = from_histories([[1, 2, 4, 5, 3]], num_items=9)
-    term = next_item.NextItem(
-        make_config("unused", "objectives.next_item.sampling_power=0"), tables_of(RunFolder("unused"), sequences)
-    )
-    assert term.get_buffer("shares_V").nonzero().flatten().tolist() == [1, 2, 4]
+@pytest.mark.parametrize("item_text", [False, True])
+def test_what_is_asked_of_rows_is_the_gradient_by_the_whole_table(tables: SemanticTables, item_text: bool) -> None:
+    """Views, samples and lent embeddings included; the rest of the weights get the same too."""
+    terms = "objectives.terms=[next_item,intra_sequence,same_target]"
+    overrides = (terms, "objectives.next_item.softmax=sampled", f"model.item_text={item_text}")
+    batch = TrainingBatches(make_sequences(40), 6, 9, 0).batch(np.arange(9))
+    by_rows = make_model(tables, *overrides)
+    torch.manual_seed(3)
+    by_rows(batch)["total"].backward()
+    touched = by_rows.catalogue.touched
+    assert touched is not None
+    assert touched.values_ND.grad is not None
+    assert by_rows.catalogue.embedding.weight.grad is None
+
+    whole = make_model(tables, *overrides)
+    whole.load_state_dict(by_rows.state_dict())
+    whole.catalogue.by_rows = False
+    whole.catalogue.embedding.weight.requires_grad_()
+    torch.manual_seed(3)
+    whole(batch)["total"].backward()
+    expected = whole.catalogue.embedding.weight.grad
+    assert expected is not None
+    found = torch.zeros_like(expected)
+    found[touched.items_N] = touched.values_ND.grad
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert found.abs().amax(dim=1).gt(0).sum() > 10
+    for (name, own), other in zip(by_rows.named_parameters(), whole.parameters(), strict=True):
+        if own.grad is not None:
+            assert other.grad is not None
+            assert torch.allclose(own.grad, other.grad, atol=1e-6), name
 
 
 def test_with_the_sampled_softmax_the_groups_are_learnt(tables: SemanticTables) -> None:
     """Its loss falls to that of knowing the successor of most items."""
     batch = TrainingBatches(make_sequences(40), 6, 64, 0).batch(np.arange(40))
-    model = make_model(tables, "objectives.next_item.softmax=sampled", "objectives.next_item.num_sampled=20")
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(60):
-        optimiser.zero_grad()
-        model(batch)["total"].backward()
-        optimiser.step()
-    assert float(plain_loss(model, batch).detach()) < 1.5 < 0.5 * float(np.log(NUM_ITEMS))
+    for share in (0.0, 0.5):
+        overrides = ("softmax=sampled", "num_sampled=20", f"in_batch_share={share}")
+        model = make_model(tables, *(f"objectives.next_item.{override}" for override in overrides))
+        optimiser = make_optimiser(make_config("unused", "train.learning_rate=0.02").train, model)
+        for _ in range(60):
+            optimiser.zero_grad()
+            model(batch)["total"].backward()
+            optimiser.step()
+        optimiser.settle()
+        assert float(plain_loss(model, batch).detach()) < 1.5 < 0.5 * float(np.log(NUM_ITEMS))

@@ -10,6 +10,7 @@ from sracl_dist.columns import PAD
 from sracl_dist.config.sections import Similarity
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
+from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.losses import info_nce
 from sracl_dist.model.objectives import Encoded
 from sracl_dist.model.objectives.same_target import SameTarget
@@ -104,7 +105,9 @@ def test_negatives_are_the_other_rows_without_those_of_the_same_target(
     views = term.views(batch)
     table = model.encoder.catalogue()
     states, view_states = model.encoder(batch.rows, table), model.encoder(views.rows, table)
-    encoded = Encoded(encoder=model.encoder, table_VD=table, states_TD=states, view_states_TD=view_states)
+    encoded = Encoded(
+        encoder=model.encoder, table=ItemTable(rows_ND=table), states_TD=states, view_states_TD=view_states
+    )
     anchors = states[views.notes]
     positives = [part[-1] for part in view_states.split(views.rows.lengths_B.tolist())]
     targets = batch.targets_T[views.notes].tolist()
