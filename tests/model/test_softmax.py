@@ -82,6 +82,57 @@ def test_loss_and_gradients_equal_those_of_torch(
         assert_close(leaf.grad, gradient, 1e-5)
 
 
+@pytest.mark.parametrize("tile_rows", [1, 5, 23, 100])
+@pytest.mark.parametrize("scores_per_chunk", [1, 20, 85, 10**6])
+@WITH
+def test_tiles_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, scores_per_chunk: int, tile_rows: int, repeats: bool, later: bool
+) -> None:
+    monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", scores_per_chunk)
+    monkeypatch.setattr(softmax, "LEAST_ROWS", 10**9)  # so many would never fit: always tiles
+    monkeypatch.setattr(softmax, "TILE_ROWS", tile_rows)
+    for dtype, relative in ((torch.float32, 1e-5), (torch.bfloat16, 0.03)):
+        case = Case(repeats=repeats, later=later)
+        loss = case.loss(dtype)
+        expected, gradients = case.expected()
+        assert_close(loss, expected, relative)
+        (2.5 * loss).backward()
+        for leaf, gradient in zip(case.leaves, gradients, strict=True):
+            assert_close(leaf.grad, gradient, relative)
+
+
+def test_tiles_bear_scores_that_exp_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of 0, 300 and -300, the largest in the last tile; each alone in its tile."""
+    monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", 1)
+    monkeypatch.setattr(softmax, "LEAST_ROWS", 10**9)
+    states, candidates = torch.tensor([[300.0]]).requires_grad_(), torch.tensor([[-1.0], [0.0], [1.0]])
+    loss = full_softmax_loss(states, candidates, torch.tensor([1]))
+    assert float(loss.detach()) == pytest.approx(300)
+    loss.backward()
+    assert states.grad is not None
+    assert float(states.grad) == pytest.approx(1.0)
+
+
+def test_no_more_scores_are_held_than_fit_into_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(softmax, "SCORES_PER_CHUNK", 640)
+    monkeypatch.setattr(softmax, "TILE_ROWS", 8)
+    held: list[int] = []
+    scores = softmax._Work.scores
+
+    def counted(work: softmax._Work, chunk: slice, tile: slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        result = scores(work, chunk, tile)
+        held.append(result[0].numel())
+        return result
+
+    monkeypatch.setattr(softmax._Work, "scores", counted)
+    for num_candidates in (20, 21, 5000):
+        held.clear()
+        states, candidates = torch.randn(70, 2, requires_grad=True), torch.randn(num_candidates, 2)
+        full_softmax_loss(states, candidates, torch.zeros(70, dtype=torch.long))
+        assert max(held) <= 640
+        assert sum(held) == (1 if num_candidates == 20 else 2) * 70 * num_candidates
+
+
 @WITH
 def test_gradients_equal_finite_differences(repeats: bool, later: bool) -> None:
     case = Case(seed=1, repeats=repeats, later=later)
