@@ -7,5 +7,6 @@ BENCHES = {
     "neighbours": "sracl_dist.bench.neighbours:measure",
     "profile": "sracl_dist.bench.profile:measure",
     "train": "sracl_dist.bench.train:measure",
+    "train_catalogue": "sracl_dist.bench.train_catalogue:measure",
 }
 """`module:function` by name; imported only when it is asked for."""

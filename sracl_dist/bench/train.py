@@ -159,7 +159,7 @@ def _measure_in_turns(
             rounds[name].append(turn())
         rates = ", ".join(f"{name} {rounds[name][-1]:,.0f}" for name in variants)
         say(f"round {index + 1} of {settings.rounds}: examples per second: {rates}")
-    _say_waiting((waited_s() - waited_before_s) / (time.perf_counter() - started))
+    say_waiting((waited_s() - waited_before_s) / (time.perf_counter() - started))
     return rounds
 
 
@@ -211,7 +211,8 @@ def _say_log(sequences: Sequences) -> None:
     say(f"log: {sequences.num_users:,} users, {sequences.num_items:,} items, {num_targets:,} training targets")
 
 
-def _say_waiting(share: float) -> None:
+def say_waiting(share: float) -> None:
+    """Warn where this process had to wait for the processor for too large a share of its time."""
     if share > TOLERABLE_WAITING:
         say(
             f"warning: other work had the processor for {share:.0%} of the time, which distorts even the ratios, since "

@@ -57,6 +57,11 @@ class Variant:
         self._step_s = turn_took_s / num_steps
         return num_targets / turn_took_s
 
+    def seconds_per_step(self, turn_s: float) -> float:
+        """Seconds of a step, over as many steps as fit, at least one."""
+        self.examples_per_second(turn_s)
+        return self._step_s
+
     def epoch_s(self) -> float:
         """Seconds of one whole epoch."""
         order = self.trainer.batches.order(0)
@@ -120,6 +125,6 @@ def _softmax_inputs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Tensor]]
 
 
 def _fill_bank(trainer: Trainer) -> None:
-    term = trainer.model.objective("cross_sequence")
-    if isinstance(term, CrossSequence) and term.bank is not None:
-        term.bank.write(torch.arange(len(term.bank.seen_U)), torch.randn_like(term.bank.states_UD))
+    for term in trainer.model.objectives.values():
+        if isinstance(term, CrossSequence) and term.bank is not None:
+            term.bank.write(torch.arange(len(term.bank.seen_U)), torch.randn_like(term.bank.states_UD))
