@@ -78,7 +78,7 @@ class Variant:
         return count_operations(steps) / num_targets
 
     def _train(self, rows: NDArray[np.int64]) -> int:
-        num_targets = train_step(self.trainer, rows, self._num_steps)[2]
+        num_targets = train_step(self.trainer, self.trainer.parts(rows), self._num_steps)[2]
         self._num_steps += 1
         return num_targets
 

@@ -9,6 +9,7 @@ import ray.exceptions
 
 from sracl_dist import observe
 from sracl_dist.config import Config
+from sracl_dist.train.loop import Batches
 from sracl_dist.train.state import Progress
 from sracl_dist.train.worker import Worker
 
@@ -32,9 +33,12 @@ class _Board:
 class Reporter:
     """The worker's side of the progress line."""
 
-    def __init__(self, board: Any, worker: Worker, progress: Progress, num_targets: int) -> None:
+    def __init__(self, board: Any, worker: Worker, progress: Progress, batches: Batches) -> None:
         self._board, self._speaks, self._posted = board, worker.is_first, 0.0
-        self._done = self._already = progress.epoch * num_targets
+        # Steps differ little in their targets; at the end of the epoch the count is exact again.
+        begun = batches.num_targets * progress.epoch_step // batches.num_steps
+        self._num_targets = batches.num_targets
+        self._done = self._already = progress.epoch * batches.num_targets + begun
 
     def on_step(self, num: int, progress: Progress) -> None:
         """Count targets; tell the driver now and then."""
@@ -44,6 +48,7 @@ class Reporter:
 
     def on_epoch(self, progress: Progress) -> None:
         """Tell the driver what the epoch brought."""
+        self._done = progress.epoch * self._num_targets
         self._post(progress)
 
     def _post(self, progress: Progress) -> None:

@@ -4,26 +4,20 @@
     best/encoder.safetensors    what inference needs of them
     best/checkpoint.json        what they were made from
     metrics.jsonl                                   one line per epoch
-    checkpoints/                                    Ray Train's own: the best and the last epoch, for going on
+    checkpoints/                                    Ray Train's own: the best epoch and the last, for going on
 
 Ray Train continues from the last checkpoint when the same name and storage path come again. The stage's folder is
 emptied when the settings change, so that what is found there always belongs to the work in progress.
 """
 
-import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import ray
-import ray.train
-import torch
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from safetensors.torch import load as load_tensors
 
@@ -33,22 +27,23 @@ from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import SraclError, StageError, StorageError, first_line
 from sracl_dist.model.encoders import encoder_class
-from sracl_dist.model.tables import SemanticTables
 from sracl_dist.stages import StageResult
-from sracl_dist.train.display import Display, Reporter
-from sracl_dist.train.loop import Trainer, fit, make_batches, make_trainer, require_trainable
+from sracl_dist.train.display import Display
+from sracl_dist.train.loop import make_batches, require_trainable
 from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress, progress_of, read_description
-from sracl_dist.train.worker import Worker
+from sracl_dist.train.work import (
+    CHECKPOINT_FOLDER,
+    CHECKPOINTS,
+    METRICS,
+    SELECTED,
+    STAGE,
+    StopBySignal,
+    work,
+    write_curve,
+)
 
-STAGE = "train"
-CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
-SELECTED = "selected_epoch"
-"""Metric by which Ray Train keeps the best checkpoint: its epoch if it was the best so far, else -1."""
 STORAGE_MARKER = ".validate_storage_marker"
 """File by which Ray Train finds out whether it can write to its storage."""
-CHECKPOINT_FOLDER = "state"
-"""Folder within a Ray checkpoint; a checkpoint of ours appears by a rename."""
 
 
 def train(config: Config, run: RunFolder) -> StageResult:
@@ -104,12 +99,12 @@ def _run_workers(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> R
 def _make_ray_trainer(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> TorchTrainer:
     folder = run.stage(STAGE)
 
-    def work() -> None:
-        _work(config, run, board)
+    def work_of_one() -> None:
+        work(config, run, board)
 
-    callbacks: Any = [_EndAtOnce()]  # RunConfig is typed for the callbacks of Ray Tune
+    callbacks: Any = [_EndAtOnce(), StopBySignal()]  # RunConfig is typed for the callbacks of Ray Tune
     return TorchTrainer(
-        work,
+        work_of_one,
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers,
@@ -158,51 +153,6 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _work(config: Config, run: RunFolder, board: Any) -> None:
-    """What every worker does; what it reports is a checkpoint per epoch."""
-    # cuBLAS is deterministic with a workspace of this size only, which it reads at its first use.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    context = ray.train.get_context()
-    worker = Worker(rank=context.get_world_rank(), world_size=context.get_world_size(), device=get_device())
-    torch.set_num_threads(config.train.cpus_per_worker)
-    if worker.device.type == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    sequences = load_sequences(run)
-    tables = SemanticTables(run=run, sequences=sequences)
-    trainer = make_trainer(config, sequences, tables, worker)
-    progress = _restore(trainer)
-    reporter = Reporter(board, worker, progress, trainer.batches.num_targets)
-    for _ in fit(trainer, progress, reporter.on_step):
-        _report(trainer, progress)
-        if worker.is_first:
-            _write_curve(run.stage(STAGE), progress)
-            reporter.on_epoch(progress)
-
-
-def _restore(trainer: Trainer) -> Progress:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return Progress()
-    with checkpoint.as_directory() as directory:
-        return trainer.load(Path(directory) / CHECKPOINT_FOLDER)
-
-
-def _report(trainer: Trainer, progress: Progress) -> None:
-    """Commit the epoch. It is a barrier, and Ray Train forgets metrics that come without a checkpoint."""
-    metrics = {SELECTED: float(progress.epoch if progress.best_epoch == progress.epoch else -1)}
-    if not trainer.worker.is_first:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory(prefix="sracl-") as directory:
-        trainer.save(Path(directory) / CHECKPOINT_FOLDER, progress)
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(directory))
-
-
-def _write_curve(folder: StageFolder, progress: Progress) -> None:
-    lines = "".join(json.dumps(line) + "\n" for line in progress.history)
-    folder.write_bytes(METRICS, lines.encode())
-
-
 def _publish(config: Config, folder: StageFolder, result: Result, num_targets: int) -> StageResult:
     """Put the selected checkpoint where later stages find it, and describe the run."""
     if result.checkpoint is None:
@@ -220,7 +170,7 @@ def _publish(config: Config, folder: StageFolder, result: Result, num_targets: i
             folder.write_bytes(BEST + name, (Path(directory) / CHECKPOINT_FOLDER / name).read_bytes())
     _delete_orphans(folder, [result.checkpoint, kept[progress.best_epoch]])
     num_parameters = sum(tensor.numel() for tensor in load_tensors(folder.read_bytes(BEST + WEIGHTS)).values())
-    _write_curve(folder, progress)
+    write_curve(folder, progress)
     return _describe(config, progress, num_targets, num_parameters, folder)
 
 

@@ -1,14 +1,17 @@
 """The training loop: epochs of steps, validation after each, the best epoch kept, an early stop.
 
 It knows no Ray. Several workers run it side by side once torch.distributed is set up; what it yields does not depend
-on their number, apart from the random numbers of dropout and substitution, which every worker draws for itself.
+on their number, apart from the random numbers of dropout and substitution, which every worker draws for itself. They
+are seeded before every step by the run's seed, the step's number and the worker's rank, so that training can go on
+from any step with nothing kept of them.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -24,9 +27,11 @@ from sracl_dist.model.sracl import TOTAL, Recommender, SraCl
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.batches import TrainingBatches
 from sracl_dist.train.optimiser import learning_rate, make_optimiser
+from sracl_dist.train.prefetch import made_ahead
 from sracl_dist.train.prefixes import PrefixBatches
 from sracl_dist.train.rowwise import RowwiseAdamW
 from sracl_dist.train.state import Progress, load_checkpoint, made_from, save_checkpoint
+from sracl_dist.train.tally import GRADIENT_NORM, Tally
 from sracl_dist.train.validation import validate
 from sracl_dist.train.worker import Worker
 
@@ -60,6 +65,11 @@ class Trainer:
     optimiser: RowwiseAdamW
     source: dict[str, Any]
     """What its checkpoints are bound to."""
+
+    def parts(self, rows: NDArray[np.int64]) -> list[Any]:
+        """This worker's part of a step with these rows, in train.accumulate_steps batches that pass one by one."""
+        parts = np.array_split(rows, self.config.train.accumulate_steps)
+        return [self.batches.batch(part).to(self.worker.device) for part in parts if len(part)]
 
     def save(self, folder: Path, progress: Progress) -> None:
         """Write a checkpoint; between two epochs, or all workers must have called `optimiser.settle`."""
@@ -126,91 +136,119 @@ def is_finished(progress: Progress, config: Config) -> bool:
 
 
 def fit(
-    trainer: Trainer, progress: Progress, on_step: Callable[[int, Progress], None] = lambda _num, _progress: None
+    trainer: Trainer,
+    progress: Progress,
+    on_step: Callable[[int, Progress], None] = lambda _num, _progress: None,
+    is_due: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
-    """Train until finished, yielding where training stands after every epoch.
+    """Train until finished, yielding where training stands after every epoch, and within one when `is_due` says so.
 
     Args:
         trainer: from `make_trainer`, after its `load` where training goes on.
         progress: where it goes on; changed in place.
         on_step: told the number of targets that all workers together have just trained.
+        is_due: asked after every step; it must answer the same on every worker.
 
     Raises:
         StageError: the loss is not a number.
     """
-    config = trainer.config
-    while not is_finished(progress, config):
-        started = time.monotonic()
-        losses, norm = _train_epoch(trainer, progress, on_step)
-        train_s = time.monotonic() - started
-        validation = validate(trainer.model.encoder, trainer.sequences, trainer.worker)
-        progress.epoch += 1
-        _compare(progress, validation[config.train.protocol][config.train.metric])
-        progress.history.append(
-            {
-                "epoch": progress.epoch,
-                "step": progress.step,
-                "loss": losses,
-                "gradient_norm": norm,
-                "learning_rate": trainer.optimiser.param_groups[0]["lr"],
-                "examples_per_second": trainer.batches.num_targets / max(train_s, 1e-9),
-                "validation": validation,
-                "is_best": progress.best_epoch == progress.epoch,
-                "wall_s": time.monotonic() - started,
-            }
-        )
+    while not is_finished(progress, trainer.config):
+        yield from _train_epoch(trainer, progress, on_step, is_due)
+        _end_epoch(trainer, progress)
         yield progress
 
 
-def train_step(trainer: Trainer, rows: NDArray[np.int64], step: int) -> tuple[dict[str, Tensor], Tensor, int]:
+def train_step(trainer: Trainer, parts: Sequence[Any], step: int) -> tuple[dict[str, Tensor], Tensor, int]:
     """Train the rows of one step.
 
     Args:
         trainer: whose model is in training mode.
-        rows: one entry of `Batches.order`.
-        step: how many steps came before, of which the learning rate is made.
+        parts: from `Trainer.parts`.
+        step: how many steps came before, of which the learning rate and the random numbers are made.
 
     Returns:
         this worker's share of every term; the gradient's norm; the number of targets of all workers together.
     """
-    worker = trainer.worker
-    # On a CPU the encoder's products are too small for bfloat16 to pay for the conversions around them.
-    autocast = trainer.config.train.precision == "bfloat16" and worker.device.type == "cuda"
-    batch = trainer.batches.batch(rows).to(worker.device)
+    _seed(trainer.config.run.seed, step, trainer.worker)
     _set_learning_rate(trainer, step)
-    with torch.autocast(worker.device.type, torch.bfloat16, enabled=autocast):
-        terms = trainer.parallel(batch)
-    # DistributedDataParallel averages gradients over workers, and the terms are shares that must be added.
-    (terms[TOTAL] * worker.world_size).backward()
-    trainer.optimiser.share(worker)
+    num_targets = sum(part.num_targets for part in parts)
+    sums: dict[str, Tensor] = {}
+    for number, part in enumerate(parts, start=1):
+        share = part.num_targets / num_targets if num_targets else 1 / len(parts)
+        for name, value in _accumulate(trainer, part, share, is_last=number == len(parts)).items():
+            sums[name] = sums[name] + value if name in sums else value
+    trainer.optimiser.share(trainer.worker)
     norm = _clip(trainer.model, trainer.config.train.max_gradient_norm)
     trainer.optimiser.step()
     trainer.optimiser.zero_grad(set_to_none=True)
-    return {name: value.detach() for name, value in terms.items()}, norm, batch.num_targets
+    return sums, norm, num_targets
+
+
+def _accumulate(trainer: Trainer, part: Any, share: float, *, is_last: bool) -> dict[str, Tensor]:
+    """Add the gradient of a part of a step, which has this share of its targets; returns its share of every term."""
+    worker, parallel = trainer.worker, trainer.parallel
+    # On a CPU the encoder's products are too small for bfloat16 to pay for the conversions around them.
+    autocast = trainer.config.train.precision == "bfloat16" and worker.device.type == "cuda"
+    # The gradients of workers are averaged once, with the last part.
+    apart = isinstance(parallel, DistributedDataParallel) and not is_last
+    with cast(DistributedDataParallel, parallel).no_sync() if apart else contextlib.nullcontext():
+        with torch.autocast(worker.device.type, torch.bfloat16, enabled=autocast):
+            terms = parallel(part)
+        # DistributedDataParallel averages gradients over workers, and the terms are shares that must be added.
+        (terms[TOTAL] * (worker.world_size * share)).backward()
+    return {name: value.detach() * share for name, value in terms.items()}
 
 
 def _train_epoch(
-    trainer: Trainer, progress: Progress, on_step: Callable[[int, Progress], None]
-) -> tuple[dict[str, float], float]:
-    """One pass over all targets; returns the mean of each term over steps, and of the gradient's norm."""
-    worker = trainer.worker
-    torch.manual_seed(_epoch_seed(trainer.config.run.seed, progress.epoch, worker.rank))
+    trainer: Trainer, progress: Progress, on_step: Callable[[int, Progress], None], is_due: Callable[[], bool]
+) -> Iterator[Progress]:
+    """What is left of one pass over all targets; yields when `is_due` says so, and leaves its sums in `progress`."""
     trainer.parallel.train()
-    sums: dict[str, Tensor] = {}
-    norms = torch.zeros((), device=worker.device)
-    for rows in trainer.batches.order(progress.epoch):
-        terms, norm, num_targets = train_step(trainer, rows, progress.step)
-        norms += norm
-        progress.step += 1
-        for name, value in terms.items():
-            sums[name] = sums.get(name, torch.zeros_like(norms)) + value
-        on_step(num_targets, progress)
+    tally = Tally(trainer.worker, progress)
+    steps = trainer.batches.order(progress.epoch)[progress.epoch_step :]
+    with contextlib.closing(made_ahead(trainer.parts, steps)) as parts_of_steps:
+        for parts in tally.waiting_for(parts_of_steps):
+            terms, norm, num_targets = train_step(trainer, parts, progress.step)
+            tally.add(terms, norm)
+            progress.step += 1
+            progress.epoch_step += 1
+            on_step(num_targets, progress)
+            if is_due():
+                trainer.optimiser.settle()
+                tally.write_to(progress)
+                yield progress
     trainer.optimiser.settle()
-    num_steps = trainer.batches.num_steps
-    summed = worker.sum_over_workers(torch.stack(list(sums.values()))) / num_steps
-    losses = dict(zip(sums, summed.tolist(), strict=True))
+    tally.write_to(progress)
+
+
+def _end_epoch(trainer: Trainer, progress: Progress) -> None:
+    """Validate, and turn the sums of the epoch into a line of its history."""
+    config, worker, num_steps = trainer.config, trainer.worker, trainer.batches.num_steps
+    started = time.monotonic()
+    losses = {name: total / num_steps for name, total in progress.sums.items()}
+    norm = losses.pop(GRADIENT_NORM)
     _require_finite(losses, progress.epoch + 1)
-    return losses, float(norms / num_steps)
+    validation = validate(trainer.model.encoder, trainer.sequences, worker)
+    train_s, wait_s = max(progress.train_s, 1e-9), progress.wait_s
+    progress.epoch += 1
+    progress.epoch_step, progress.sums, progress.train_s, progress.wait_s = 0, {}, 0.0, 0.0
+    _compare(progress, validation[config.train.protocol][config.train.metric])
+    progress.history.append(
+        {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "loss": losses,
+            "gradient_norm": norm,
+            "learning_rate": learning_rate(config.train, progress.step - 1, num_steps),
+            "examples_per_second": trainer.batches.num_targets / train_s,
+            "num_workers": worker.world_size,
+            "data_wait_share": wait_s / train_s,
+            "gpu_memory_bytes": torch.cuda.max_memory_allocated(worker.device) if worker.is_on_gpu else None,
+            "validation": validation,
+            "is_best": progress.best_epoch == progress.epoch,
+            "wall_s": train_s + time.monotonic() - started,
+        }
+    )
 
 
 def _set_learning_rate(trainer: Trainer, step: int) -> None:
@@ -235,9 +273,15 @@ def _compare(progress: Progress, value: float) -> None:
         progress.epochs_without_gain += 1
 
 
-def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """A seed for torch that differs between runs, epochs and workers without overlap."""
-    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> 1)
+def _seed(seed: int, step: int, worker: Worker) -> None:
+    """Seed the generators that a step draws from, differently for runs, steps and workers.
+
+    `torch.manual_seed` would also visit every kind of device, which takes ten times as long as all of this.
+    """
+    mixed = int(np.random.SeedSequence([seed, step, worker.rank]).generate_state(1, np.uint64)[0] >> 1)
+    torch.default_generator.manual_seed(mixed)
+    if worker.is_on_gpu:
+        torch.cuda.manual_seed(mixed)
 
 
 def _require_finite(losses: dict[str, float], epoch: int) -> None:

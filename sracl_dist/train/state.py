@@ -6,7 +6,7 @@
     optimiser.safetensors   moments and step counts of Adam, by parameter
     checkpoint.json         position, best epoch, curve so far, and what the checkpoint was made from and for
 
-A checkpoint lies between two epochs, and every epoch seeds its random numbers from the run's seed, its own number and
+A checkpoint lies between two steps, and every step seeds its random numbers from the run's seed, its own number and
 the worker's rank; hence there is no state of a random generator to keep.
 """
 
@@ -44,12 +44,20 @@ SETTINGS = STAGES["train"].settings
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where training stands, between two epochs."""
+    """Where training stands, between two steps."""
 
     epoch: int = 0
     """Finished epochs."""
     step: int = 0
     """Finished optimiser steps."""
+    epoch_step: int = 0
+    """Those of the epoch that is not finished; 0 between two epochs."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums over these steps, of all workers: the terms of the loss, and the gradient's norm."""
+    train_s: float = 0.0
+    """Seconds that they took."""
+    wait_s: float = 0.0
+    """Seconds of these in which the first worker waited for its batches."""
     best_epoch: int = 0
     """Epoch with the best validation metric; 0 before the first."""
     best_value: float = float("-inf")

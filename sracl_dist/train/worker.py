@@ -20,6 +20,11 @@ class Worker:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
 
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self.device.type == "cuda"
+
     def sum_over_workers(self, values: Tensor) -> Tensor:
         """Elementwise sum of all workers' tensors; every worker must call it."""
         summed = values.to(self.device)

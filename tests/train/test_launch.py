@@ -26,7 +26,8 @@ from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.recommend import recommend
 from sracl_dist.stages import StageResult
-from sracl_dist.train import launch
+from sracl_dist.train import launch, loop
+from sracl_dist.train import work as work_module
 from sracl_dist.train.launch import train
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.state import Progress, load_best_encoder
@@ -169,21 +170,28 @@ def test_only_what_may_pass_is_tried_again(
             raise error
         ray.train.report({})  # a barrier, at which the other worker never arrives
 
-    monkeypatch.setattr(launch, "_work", work)
+    monkeypatch.setattr(launch, "work", work)
     run = write_run(tmp_path / "run", make_sequences(12))
     with pytest.raises(StageError, match="It cannot go on" if num_attempts == 1 else "after train.max_failures"):
         train(make_config(run.location, "train.num_workers=2", "train.max_failures=2"), run)
     assert len(attempts.read_text().splitlines()) == num_attempts
 
 
+def undisturbed_curve(run: RunFolder, *overrides: str) -> list[dict[str, Any]]:
+    trainer = make_trainer(make_config(run.location, *overrides), SEQUENCES, tables_of(run, SEQUENCES), Worker())
+    progress = Progress()
+    for _ in fit(trainer, progress):
+        pass
+    return progress.history
+
+
 KILLED = """
 import sys
 from synthetic import make_config
 from sracl_dist.artifacts import RunFolder
-from sracl_dist.train import launch
 from sracl_dist.train.launch import train
 
-train(make_config(sys.argv[1], "train.epochs=10", "train.patience=10"), RunFolder(sys.argv[1]))
+train(make_config(sys.argv[1], *sys.argv[2:]), RunFolder(sys.argv[1]))
 """
 
 
@@ -191,10 +199,7 @@ train(make_config(sys.argv[1], "train.epochs=10", "train.patience=10"), RunFolde
 def test_a_run_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEQUENCES)
     config = make_config(run.location, "train.epochs=10", "train.patience=10")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    victim = subprocess.Popen(
-        [sys.executable, "-c", KILLED, run.location], env=environment, cwd=tmp_path, start_new_session=True
-    )
+    victim = start_victim(run, "train.epochs=10", "train.patience=10")
     deadline = time.monotonic() + 120
     while not run.stage("train").exists("metrics.jsonl") and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -209,10 +214,110 @@ def test_a_run_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path
     train(config, run)
     kept = {name.split("/")[1] for name in run.stage("train").files("checkpoints") if name.count("/") > 1}
     assert 1 <= len(kept) <= 2
-    alone = make_trainer(config, SEQUENCES, tables_of(run, SEQUENCES), Worker())
-    progress = Progress()
-    for _ in fit(alone, progress):
-        pass
-    for line, expected in zip(read_curve(run), progress.history, strict=True):
+    expected_curve = undisturbed_curve(run, "train.epochs=10", "train.patience=10")
+    for line, expected in zip(read_curve(run), expected_curve, strict=True):
         for name in ("epoch", "step", "loss", "gradient_norm", "validation", "is_best"):
             assert line[name] == expected[name], (line["epoch"], name)
+
+
+def start_victim(run: RunFolder, *overrides: str) -> subprocess.Popen[bytes]:
+    """Train in a process group that a test may kill."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.getcwd()])}
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED, run.location, *overrides], env=environment, start_new_session=True
+    )
+
+
+def mid_epoch_steps(run: RunFolder) -> list[int]:
+    """Steps within an epoch at which the checkpoints of a run stand."""
+    steps = []
+    for name in run.stage("train").files("checkpoints"):
+        if name.endswith("/state/checkpoint.json"):
+            progress = run.stage("train").read_json(name)["progress"]
+            steps += [progress["step"]] if progress["epoch_step"] else []
+    return steps
+
+
+LONG_EPOCHS = (
+    "train.num_workers=2",
+    "train.batch_rows=2",
+    "train.epochs=2",
+    "model.dropout=0",
+    "model.attention_dropout=0",
+    "objectives.terms=[next_item,cross_sequence]",
+)
+"""Fifty steps and more in an epoch."""
+
+
+class Slowed:
+    """Steps take a while, and one worker meets its fate once, in the middle of an epoch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, marker: Path, signal_number: int, at_step: int) -> None:
+        real_step = loop.train_step
+
+        def step(trainer: Any, parts: Any, step: int) -> Any:
+            if trainer.worker.rank == 1 and step >= at_step and not marker.exists():
+                marker.write_text(str(step))
+                os.kill(os.getpid(), signal_number)
+            time.sleep(0.02)
+            return real_step(trainer, parts, step)
+
+        def work(*arguments: Any) -> None:
+            loop.train_step = step
+            real_work(*arguments)
+
+        real_work = launch.work
+        monkeypatch.setattr(launch, "work", work)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "every_s"), [(signal.SIGKILL, 0.2), (signal.SIGTERM, None)], ids=["kill", "term"])
+def test_a_worker_that_dies_within_an_epoch_costs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, every_s: float | None
+) -> None:
+    """SIGKILL: training goes on from what the clock had saved; SIGTERM: from the step after the signal."""
+    run = write_run(tmp_path / "run", SEQUENCES)
+    marker = tmp_path / "died"
+    Slowed(monkeypatch, marker, number, at_step=30)
+    restored = tmp_path / "restored"
+    real_restore = work_module._restore
+
+    def restore(*arguments: Any) -> Progress:
+        progress = real_restore(*arguments)
+        with restored.open("a") as stream:
+            stream.write(f"{progress.step} ")
+        return progress
+
+    slowed_work = launch.work
+
+    def work(*arguments: Any) -> None:
+        work_module._restore = restore
+        slowed_work(*arguments)
+
+    monkeypatch.setattr(launch, "work", work)
+    every = "null" if every_s is None else str(every_s)
+    train(make_config(run.location, *LONG_EPOCHS, f"train.checkpoint_every_s={every}"), run)
+
+    died_at, places = int(marker.read_text()), [int(word) for word in restored.read_text().split()]
+    assert places[:2] == [0, 0]
+    assert len(places) == 4
+    assert 0 < places[2] == places[3] <= died_at + 3
+    if number == signal.SIGTERM:
+        assert places[2] > died_at
+    for line, expected in zip(read_curve(run), undisturbed_curve(run, *LONG_EPOCHS), strict=True):
+        assert line["step"] == expected["step"]
+        assert line["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+        for protocol, metrics in expected["validation"].items():
+            assert line["validation"][protocol] == pytest.approx(metrics, abs=0.03)
+
+
+@pytest.mark.slow
+def test_a_truncated_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", SEQUENCES)
+    train(make_config(run.location), run)
+    for name in run.stage("train").files("checkpoints"):
+        if name.endswith("state/model.safetensors"):
+            content = run.stage("train").read_bytes(name)
+            run.stage("train").write_bytes(name, content[: len(content) // 2])
+    with pytest.raises(StorageError, match=r"cannot go on from \S+/checkpoint_\S+: .* is damaged .*delete that folder"):
+        train(make_config(run.location, "train.epochs=4"), run)

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.train import loop
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.state import Progress
 from sracl_dist.train.worker import Worker
 
-TIMES = ("wall_s", "examples_per_second")
+TIMES = ("wall_s", "examples_per_second", "data_wait_share")
 
 
 def curve(progress: Progress) -> list[dict[str, Any]]:
@@ -44,30 +46,79 @@ EVERYTHING = (
     "objectives.next_item.horizon=2",
 )
 SAMPLED = ("objectives.next_item.softmax=sampled", "objectives.next_item.num_sampled=20")
+PARTS = ("train.accumulate_steps=3",)
 ENCODED = ("objectives.cross_sequence.neighbour_states=encoded", "objectives.cross_sequence.synthesis=sampled")
 
 
-@pytest.mark.parametrize("num_before", [1, 2])
-@pytest.mark.parametrize("overrides", [(), EVERYTHING, (*SAMPLED, *ENCODED)], ids=["default", "everything", "sampled"])
-def test_a_killed_and_resumed_run_ends_like_an_undisturbed_one(
+@pytest.mark.parametrize("num_before", [1, 4, 7], ids=["in the first epoch", "between two", "in a later epoch"])
+@pytest.mark.parametrize(
+    "overrides", [(), EVERYTHING, (*SAMPLED, *ENCODED), PARTS], ids=["default", "everything", "sampled", "in parts"]
+)
+def test_a_run_killed_at_any_step_ends_like_an_undisturbed_one(
     sequences: Sequences, tables: SemanticTables, tmp_path: Path, num_before: int, overrides: tuple[str, ...]
 ) -> None:
-    config = make_config("unused", *overrides)
+    config = make_config("unused", "train.batch_rows=16", *overrides)  # four steps an epoch
     undisturbed = make_trainer(config, sequences, tables, Worker())
     expected = train(undisturbed)
+    assert undisturbed.batches.num_steps == 4
 
     first = make_trainer(config, sequences, tables, Worker())
-    for progress in fit(first, Progress()):
+    for progress in fit(first, Progress(), is_due=lambda: True):
         first.save(tmp_path / "state", progress)
-        if progress.epoch == num_before:
+        if progress.step == num_before:
             break
     torch.manual_seed(999)  # a new process starts with another random state
     second = make_trainer(config, sequences, tables, Worker())
-    resumed = train(second, second.load(tmp_path / "state"))
+    progress = second.load(tmp_path / "state")
+    assert (progress.epoch * 4 + progress.epoch_step, progress.step) == (num_before, num_before)
+    resumed = train(second, progress)
 
     assert curve(resumed) == curve(expected)
     for name, value in undisturbed.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
+    moments = second.optimiser.state_dict()["state"]
+    for index, state in undisturbed.optimiser.state_dict()["state"].items():
+        assert all(torch.equal(value, moments[index][key]) for key, value in state.items())
+
+
+def test_runs_steps_and_workers_draw_other_numbers() -> None:
+    drawn = set()
+    for seed, step, rank in itertools.product((0, 1), (0, 1, 2), (0, 1)):
+        loop._seed(seed, step, Worker(rank=rank, world_size=2))
+        first = torch.rand(1).item()
+        loop._seed(seed, step, Worker(rank=rank, world_size=2))
+        assert torch.rand(1).item() == first
+        drawn.add(first)
+    assert len(drawn) == 12
+
+
+WITHOUT_DROPOUT = ("model.dropout=0", "model.attention_dropout=0", "train.epochs=2")
+
+
+@pytest.mark.parametrize("terms", ["next_item", "next_item,cross_sequence"])
+def test_a_step_in_parts_learns_the_same_but_for_the_negatives(
+    sequences: Sequences, tables: SemanticTables, terms: str
+) -> None:
+    whole, parts = (
+        train(make_trainer(make_config("unused", *WITHOUT_DROPOUT, *overrides), sequences, tables, Worker()))
+        for overrides in ((f"objectives.terms=[{terms}]",), (f"objectives.terms=[{terms}]", *PARTS))
+    )
+    for one, other in zip(whole.history, parts.history, strict=True):
+        if terms == "next_item":
+            assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+            assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
+        else:  # with a third of the negatives the contrast is easier
+            assert other["loss"]["cross_sequence"] < 0.9 * one["loss"]["cross_sequence"]
+
+
+def test_parts_share_out_the_rows_of_a_step(sequences: Sequences, tables: SemanticTables) -> None:
+    trainer = make_trainer(make_config("unused", "train.accumulate_steps=3"), sequences, tables, Worker())
+    rows = trainer.batches.order(0)[0][:7]
+    whole, parts = trainer.batches.batch(rows), trainer.parts(rows)
+    assert [len(part.rows) for part in parts] == [3, 2, 2]
+    assert torch.equal(torch.cat([part.rows.items_T for part in parts]), whole.rows.items_T)
+    assert sum(part.num_targets for part in parts) == whole.num_targets
+    assert [len(part.rows) for part in trainer.parts(rows[:2])] == [1, 1]
 
 
 def test_planted_groups_are_learnt_much_better_than_chance(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ class TrainConfig:
     batch_rows: int = 64
     """Rows (histories of at most model.max_length items) in one step over all workers together; the paper's 256
     examples are targets, of which 64 rows hold about 350 on its data."""
+    accumulate_steps: int = 1
+    """Parts of a step that pass through the model one after the other, so that a step larger than memory fits; the
+    next-item loss stays the same, contrastive terms have the negatives of their part alone."""
     learning_rate: float = 1e-3
     """Highest learning rate of Adam."""
     warmup_epochs: float = 0.0
@@ -48,11 +51,14 @@ class TrainConfig:
     gpus_per_worker: int = neutral(1)
     """GPUs of one worker where the cluster has GPUs: 0 or 1."""
     max_failures: int = neutral(2)
-    """How often training goes on from its last checkpoint after workers died."""
+    """How often training goes on from its last checkpoint after workers died; nodes that announce their end do not
+    count."""
+    checkpoint_every_s: float | None = neutral(600.0)
+    """Seconds after which a checkpoint is written within an epoch; null: only at the end of each."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
-        for name in ("epochs", "patience", "batch_rows", "num_workers", "cpus_per_worker"):
+        for name in ("epochs", "patience", "batch_rows", "accumulate_steps", "num_workers", "cpus_per_worker"):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "use 1 or more")
         metrics = [f"{name}@{cutoff}" for name in ("hr", "ndcg") for cutoff in (5, 10, 20)] + ["mrr"]
         require(self.metric in metrics, "train.metric", self.metric, f"use one of {', '.join(metrics)}")
@@ -62,6 +68,8 @@ class TrainConfig:
         norm = self.max_gradient_norm
         require(norm is None or norm > 0, "train.max_gradient_norm", norm, "use above 0, or null")
         require(self.gpus_per_worker in (0, 1), "train.gpus_per_worker", self.gpus_per_worker, "use 0 or 1")
+        every_s = self.checkpoint_every_s
+        require(every_s is None or every_s > 0, "train.checkpoint_every_s", every_s, "use above 0, or null")
         require(self.max_failures >= 0, "train.max_failures", self.max_failures, "use 0 or more")
         warmup, fits = self.warmup_epochs, 0 <= self.warmup_epochs <= self.epochs
         require(fits, "train.warmup_epochs", warmup, f"use 0 to train.epochs={self.epochs}")

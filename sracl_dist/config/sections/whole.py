@@ -34,6 +34,9 @@ class Config:
         """Raise ValueError for settings that do not go together."""
         learned = not (self.model.repeat_bias and self.objectives.next_item.softmax == "sampled")
         require(learned, "model.repeat_bias", True, "use false with objectives.next_item.softmax=sampled")
+        num_parts = self.train.accumulate_steps
+        at_once = num_parts == 1 or self.objectives.next_item.softmax == "full"
+        require(at_once, "train.accumulate_steps", num_parts, "use 1 with objectives.next_item.softmax=sampled")
         if self.train.examples == "prefixes":
             self._check_prefixes()
 
