@@ -2,7 +2,7 @@
 
 import difflib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -49,7 +49,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def parse_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Validate plain values plus overrides; see `load_config`."""
     known = all_keys()
-    _refuse_unknown(_leaves(values), known)
+    refuse_unknown(_leaves(values, known), known)
     layers = [values, *(_parse_override(override, known) for override in overrides)]
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), *layers)
@@ -78,6 +78,23 @@ def flatten(config: Config, sections: Sequence[str] = (), *, with_neutral: bool 
     }
 
 
+def with_values(config: Config, values: dict[str, Any]) -> Config:
+    """A copy in which some keys, by their dotted names, have other values; see `load_config`."""
+    return parse_config(nested(flatten(config) | values))
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as sections within sections."""
+    sections: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        section = sections
+        for part in path:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return sections
+
+
 def _check(section: Any) -> None:
     for member in fields(section):
         if is_dataclass(getattr(section, member.name)):
@@ -90,24 +107,27 @@ def _parse_override(override: str, known: Sequence[Key]) -> dict[str, Any]:
     name, equals, _ = override.partition("=")
     if not name or not equals:
         raise ConfigError(f"The override {override!r} is not KEY=VALUE; write for example train.epochs=3.")
-    _refuse_unknown({name: None}, known)
+    refuse_unknown({name: None}, known)
     try:
         values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([override])))
     except (yaml.YAMLError, OmegaConfBaseException):
         raise ConfigError(f"The override {override!r} is not valid YAML behind the '='; quote its value.") from None
-    _refuse_unknown(_leaves(values), known)
+    refuse_unknown(_leaves(values, known), known)
     return values
 
 
-def _leaves(values: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+def _leaves(values: dict[Any, Any], known: Sequence[Key], prefix: str = "") -> dict[str, Any]:
+    mappings = [key.name for key in known if key.is_mapping]
     leaves: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
-        leaves |= _leaves(value, key + ".") if isinstance(value, dict) and value else {key: value}
+        is_section = isinstance(value, dict) and value and key not in mappings
+        leaves |= _leaves(value, known, key + ".") if is_section else {key: value}
     return leaves
 
 
-def _refuse_unknown(leaves: dict[str, Any], known: Sequence[Key]) -> None:
+def refuse_unknown(leaves: Iterable[str], known: Sequence[Key]) -> None:
+    """Raise ConfigError that names the nearest valid key for the first that is neither a key nor a section."""
     names = [*(key.name for key in known), *all_sections(known)]
     for name in leaves:
         if name in names:
@@ -120,7 +140,7 @@ def _refuse_unknown(leaves: dict[str, Any], known: Sequence[Key]) -> None:
 def _explain(layers: Sequence[dict[str, Any]], known: Sequence[Key]) -> str | None:
     """Find the first value that its key cannot hold, and say what the key takes."""
     for layer in layers:
-        for name, value in _leaves(layer).items():
+        for name, value in _leaves(layer, known).items():
             inside = [key.name for key in known if key.name.startswith(name + ".")]
             if inside and value != {}:
                 return f"{name} is {value!r}; it is a section, so set its keys, for example {inside[0]}."

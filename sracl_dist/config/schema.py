@@ -24,6 +24,11 @@ class Key:
     owner: type
     """The dataclass that declares it."""
 
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it holds keys of the user's own, which are not settings."""
+        return get_origin(self.hint) is dict
+
 
 def all_keys(section: type = Config, prefix: str = "") -> list[Key]:
     """Every setting below the section, in the order of declaration."""
@@ -56,6 +61,8 @@ def in_words(hint: Any) -> str:
         return " or ".join(in_words(member) for member in members if member is not type(None)) + ", or null"
     if origin is Literal:
         return "one of " + ", ".join(str(member) for member in members)
+    if origin is dict:
+        return "a mapping such as {a: b}"
     if origin is list:
         return "a list such as [a, b]"
     return _WORDS[hint]

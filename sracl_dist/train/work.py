@@ -5,7 +5,6 @@ so that no more than one waits in the worker's temporary folder.
 """
 
 import json
-import os
 import signal
 import tempfile
 import threading
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import torch
 from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMode
 from ray.train.torch import get_device
 from ray.train.v2._internal.execution.callback import WorkerCallback
@@ -27,7 +25,7 @@ from sracl_dist.train.display import Reporter
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.saving import SaveSchedule
 from sracl_dist.train.state import Progress
-from sracl_dist.train.worker import Worker
+from sracl_dist.train.worker import Worker, prepare_process
 
 STAGE = "train"
 CHECKPOINTS = "checkpoints"
@@ -65,13 +63,9 @@ def work(config: Config, run: RunFolder, board: Any) -> None:
         SraclError: training cannot go on.
         WorkerStoppedError: a worker was told to end.
     """
-    # cuBLAS is deterministic with a workspace of this size only, which it reads at its first use.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     context = ray.train.get_context()
     worker = Worker(rank=context.get_world_rank(), world_size=context.get_world_size(), device=get_device())
-    torch.set_num_threads(config.train.cpus_per_worker)
-    if worker.is_on_gpu:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    prepare_process(worker.device, config.train.cpus_per_worker)
     sequences = load_sequences(run)
     tables = SemanticTables(run=run, sequences=sequences)
     trainer = make_trainer(config, sequences, tables, worker)

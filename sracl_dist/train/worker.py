@@ -1,5 +1,6 @@
 """One of the processes that train together; with a single one nothing is communicated."""
 
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -32,3 +33,12 @@ class Worker:
             summed = summed.clone()
             torch.distributed.all_reduce(summed)
         return summed
+
+
+def prepare_process(device: torch.device, num_threads: int) -> None:
+    """Set what decides the order of sums, so that the same training in another process yields the same numbers."""
+    # cuBLAS is deterministic with a workspace of this size only, which it reads at its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(num_threads)
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)

@@ -25,6 +25,7 @@ from sracl_dist.config.sections.outputs import EvaluateConfig, RecommendConfig, 
 from sracl_dist.config.sections.profile import ProfileConfig
 from sracl_dist.config.sections.run import ClusterConfig, RunConfig
 from sracl_dist.config.sections.train import Protocol, TrainConfig
+from sracl_dist.config.sections.tune import TuneConfig
 from sracl_dist.config.sections.vectors import EmbedConfig, NeighboursConfig
 from sracl_dist.config.sections.whole import Config
 
@@ -56,6 +57,7 @@ __all__ = [
     "Similarity",
     "SynthesisKind",
     "TrainConfig",
+    "TuneConfig",
     "neutral",
     "require",
 ]

@@ -10,6 +10,7 @@ from sracl_dist.config.sections.outputs import EvaluateConfig, RecommendConfig, 
 from sracl_dist.config.sections.profile import ProfileConfig
 from sracl_dist.config.sections.run import ClusterConfig, RunConfig
 from sracl_dist.config.sections.train import TrainConfig
+from sracl_dist.config.sections.tune import TuneConfig
 from sracl_dist.config.sections.vectors import EmbedConfig, NeighboursConfig
 
 
@@ -26,6 +27,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     recommend: RecommendConfig = field(default_factory=RecommendConfig)
     report: ReportConfig = field(default_factory=ReportConfig)

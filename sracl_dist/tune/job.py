@@ -1,0 +1,166 @@
+"""tune: search for better settings, judged on validation, and keep what every trial brought."""
+
+import hashlib
+import json
+import shlex
+import sys
+import time
+
+import ray
+
+from sracl_dist.artifacts import Manifest, RunFolder, StageFolder, shown_location
+from sracl_dist.cluster import Cluster, connected, require_room
+from sracl_dist.config import Config
+from sracl_dist.data.sequences import load_sequences
+from sracl_dist.errors import StageError
+from sracl_dist.model.encoders import encoder_class
+from sracl_dist.observe import duration, say
+from sracl_dist.stages import STAGES, require_inputs, stage_status
+from sracl_dist.train.loop import make_batches, require_trainable
+from sracl_dist.tune.board import Board
+from sracl_dist.tune.outputs import BEST_CONFIG, TABLE, shown_values, write_best, write_table
+from sracl_dist.tune.plots import write_plots
+from sracl_dist.tune.proposals import num_trials
+from sracl_dist.tune.records import FOLDER, SEARCH, TRIALS, Records, made_for, open_search
+from sracl_dist.tune.space import Space, parse_space
+
+VERSION = 1
+
+
+def tune(config: Config, run: RunFolder) -> None:
+    """Search, or go on with a search that was interrupted or given more trials.
+
+    Raises:
+        ConfigError: the space is wrong; nothing has run then.
+        StageOrderError: a stage whose tables the trials read is not done, or the folder holds another search.
+        SetupError: the cluster can never hold a trial.
+        StageError: no trial has brought a metric.
+        StorageError: a record is damaged, or the run folder cannot be written.
+    """
+    space = parse_space(config)
+    encoder_class(config.model.encoder)
+    require_inputs(STAGES["train"], config, run)
+    sequences = load_sequences(run)
+    require_trainable(sequences, make_batches(config, sequences))
+    folder = run.stage(FOLDER)
+    inputs = stage_status(STAGES["train"], config, run).draft.inputs
+    records = open_search(config, folder, inputs)
+    started = time.monotonic()
+    board = Board(config, space, folder, records)
+    fingerprint = hashlib.sha256(json.dumps(made_for(config, inputs), sort_keys=True).encode()).hexdigest()[:20]
+    if board.num_left:
+        folder.begin(fingerprint, keep=(f"{TRIALS}/", SEARCH))
+        _search(config, run, board)
+    else:
+        say(f"tune: done before, all {num_trials(config, space)} trials have ended")
+    _publish(config, folder, space, records)
+    if not board.num_left:
+        _commit(config, folder, records, fingerprint, inputs, time.monotonic() - started)
+    _tell(config, folder, space, records)
+
+
+def _search(config: Config, run: RunFolder, board: Board) -> None:
+    from sracl_dist.tune.launch import count_placement_groups, run_trials
+
+    with connected(config.cluster) as cluster:
+        use_gpu = cluster.num_gpus > 0 and config.train.gpus_per_worker == 1
+        most = _room(config, use_gpu)
+        say(f"tune: {board.num_left} trials to go, {most} side by side; {_described(config, cluster)}")
+        try:
+            run_trials(config, run, board, max_concurrent=most, use_gpu=use_gpu)
+        except KeyboardInterrupt:
+            say(f"tune: interrupted; go on with python jobs/tune.py {_arguments()}")
+            raise
+        finally:
+            board.close()
+        left = count_placement_groups()
+        say(f"tune: {left} placement groups left over")
+    if left:
+        raise StageError(
+            f"{left} placement groups of ended trials are still there and hold their CPUs; restart the cluster, and "
+            f"report this as a defect."
+        )
+
+
+def _described(config: Config, cluster: Cluster) -> str:
+    train = config.train
+    return f"workers of a trial: {train.num_workers}, CPUs of a worker: {train.cpus_per_worker} of {cluster.num_cpus}"
+
+
+def _room(config: Config, use_gpu: bool) -> int:
+    """Trials that fit into the cluster side by side, at most tune.max_concurrent.
+
+    Raises:
+        SetupError: not even one fits.
+    """
+    train = config.train
+    require_room(train.num_workers, train.cpus_per_worker, int(use_gpu), "train.num_workers")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {"CPU": train.cpus_per_worker, **({"GPU": 1} if use_gpu else {})}
+    workers = sum(min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in nodes)
+    fitting = workers // train.num_workers
+    asked = config.tune.max_concurrent
+    if asked is not None and asked > fitting:
+        say(f"tune: tune.max_concurrent is {asked}, and the cluster has room for {fitting} trials side by side")
+    return min(fitting, asked or fitting)
+
+
+def _publish(config: Config, folder: StageFolder, space: Space, records: Records) -> None:
+    """Write the table, the best configuration and the plots.
+
+    Raises:
+        StageError: no trial has brought a metric.
+    """
+    write_table(config, folder, space, records)
+    best = records.best
+    if best is None:
+        reasons = [trial.reason.rstrip(".") for trial in records if trial.reason]
+        why = f"the first failed with: {reasons[0]}" if reasons else "none came as far as its first epoch"
+        raise StageError(f"No trial has brought a metric ({why}); change the space, or give it more time.")
+    write_best(config, folder, best)
+    write_plots(config, folder, space, records)
+
+
+def _commit(
+    config: Config, folder: StageFolder, records: Records, fingerprint: str, inputs: dict[str, str], wall_s: float
+) -> None:
+    best = records.best
+    folder.commit(
+        Manifest(
+            stage=FOLDER,
+            fingerprint=fingerprint,
+            version=VERSION,
+            config=made_for(config, inputs),
+            external={},
+            inputs=inputs,
+            rows={"trials": len(records.trials)},
+            details={
+                "finished": records.count("finished"),
+                "stopped": records.count("stopped"),
+                "failed": records.count("failed"),
+                "best_trial": best.id if best else None,
+            },
+            finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            wall_s=round(wall_s, 2),
+        )
+    )
+
+
+def _tell(config: Config, folder: StageFolder, space: Space, records: Records) -> None:
+    best = records.best
+    total, ended = num_trials(config, space), records.count("finished", "stopped", "failed")
+    seconds = sum(sum(trial.wall_s) for trial in records)
+    say(
+        f"tune: {records.count('finished')} trials finished, {records.count('stopped')} stopped early, "
+        f"{records.count('failed')} failed, {duration(seconds)} of training; all in {folder.path(TABLE)}"
+    )
+    if best is not None and best.best_value is not None:
+        metric = f"{config.train.metric} ({config.train.protocol.replace('_', ' ')})"
+        say(f"tune: best is trial {best.id}, validation {metric} {best.best_value:.4f}: {shown_values(best.values)}")
+        say(f"tune: next is python jobs/train.py --config {shlex.quote(folder.path(BEST_CONFIG))}")
+    if ended < total:
+        say(f"tune: the time is up with {total - ended} trials to go; go on with python jobs/tune.py {_arguments()}")
+
+
+def _arguments() -> str:
+    return shlex.join(shown_location(word) for word in sys.argv[1:])
