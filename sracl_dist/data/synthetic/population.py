@@ -24,7 +24,7 @@ Integers = NDArray[np.int64]
 
 
 class Population:
-    """What every shard of a log shares; it holds 24 bytes an item and nothing for a user.
+    """What every shard of a log shares; it holds 16 bytes an item and nothing for a user.
 
     Args:
         settings: checked settings.
