@@ -12,6 +12,7 @@ in the metadata of the Parquet file; so a killed run goes on with the parts that
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +29,7 @@ from sracl_dist.data.synthetic.events import STEP_SHARES, STEPS, Counts, shard_e
 from sracl_dist.data.synthetic.item_texts import ITEMS_PER_SHARD, interest_names, items_table
 from sracl_dist.data.synthetic.population import Population
 from sracl_dist.data.synthetic.settings import BLOCK_ITEMS, SyntheticLogSettings
-from sracl_dist.errors import ConfigError, StorageError
+from sracl_dist.errors import ConfigError, StageError, StorageError
 from sracl_dist.observe import Progress
 
 __all__ = ["SyntheticLogSettings", "write_log"]
@@ -55,6 +56,7 @@ def write_log(folder: str | Path, settings: SyntheticLogSettings) -> dict[str, A
     Raises:
         ConfigError: a setting is impossible, or the folder holds a log of other settings.
         StorageError: a file cannot be written or read.
+        StageError: a process died.
     """
     try:
         settings.check()
@@ -67,8 +69,7 @@ def write_log(folder: str | Path, settings: SyntheticLogSettings) -> dict[str, A
     missing_items = [shard for shard in range(num_item_shards) if _part("items", shard) not in there]
     missing = [shard for shard in range(settings.num_shards) if _part("interactions", shard) not in there]
     population = Population(settings)
-    for shard in missing_items:
-        output.write_table(_part("items", shard), items_table(population, shard))
+    _write_items(output, population, missing_items)
     done = settings.num_events - sum(settings.part_of(settings.num_events, shard) for shard in missing)
     progress = Progress("generate", settings.num_events, "events", done=done)
     for num in _write_all(str(folder), population, missing):
@@ -107,6 +108,14 @@ def _claim(output: StageFolder, settings: SyntheticLogSettings) -> None:
         output.write_json(SETTINGS_FILE, wanted)
 
 
+def _write_items(output: StageFolder, population: Population, shards: list[int]) -> None:
+    progress = Progress("generate item texts", len(shards), "parts")
+    for shard in shards:
+        output.write_table(_part("items", shard), items_table(population, shard))
+        progress.update(1)
+    progress.close()
+
+
 def _write_all(folder: str, population: Population, shards: list[int]) -> Iterator[int]:
     """Write shards, side by side where the settings say so; yields the rows of each when it is done."""
     if population.settings.num_processes == 1 or len(shards) < 2:
@@ -122,6 +131,11 @@ def _write_all(folder: str, population: Population, shards: list[int]) -> Iterat
     try:
         for future in as_completed([workers.submit(_write_in_worker, shard) for shard in shards]):
             yield future.result()
+    except BrokenProcessPool:
+        raise StageError(
+            "A process that writes the log died, perhaps for lack of memory; use fewer num_processes or a smaller "
+            "events_per_shard in a new folder, or run the same command again to go on."
+        ) from None
     finally:
         workers.shutdown(cancel_futures=True)
 

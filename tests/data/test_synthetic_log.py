@@ -1,6 +1,7 @@
 import importlib
 import itertools
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from sracl_dist.data.synthetic.population import Population
 from sracl_dist.data.synthetic.settings import BLOCK_ITEMS
 from sracl_dist.data.synthetic.words import MAX_INTERESTS, THEMES
 from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
-from sracl_dist.errors import ConfigError, StorageError
+from sracl_dist.errors import ConfigError, StageError, StorageError
 
 SMALL = SyntheticLogSettings(
     num_events=6_000,
@@ -174,6 +175,12 @@ def test_a_killed_run_goes_on_with_the_missing_parts(small: Path, tmp_path: Path
     assert (folder / "interactions" / "part-00001.parquet").stat().st_mtime_ns == kept
     assert tables(folder) == tables(small)
     assert not leftover.exists()
+
+
+def test_a_process_that_dies_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic_log, "_start_worker", os._exit)
+    with pytest.raises(StageError, match="A process that writes the log died"):
+        write_log(tmp_path / "log", replace(SMALL, num_processes=2))
 
 
 def test_a_folder_with_another_log_is_refused(small: Path, tmp_path: Path) -> None:
