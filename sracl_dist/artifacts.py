@@ -129,6 +129,12 @@ class StageFolder:
                 stream.name, final, destination_filesystem=self._fs, chunk_size=UPLOAD_BLOCK_BYTES, use_threads=False
             )
 
+    @contextlib.contextmanager
+    def open_input(self, name: str) -> Iterator[pa.NativeFile]:
+        """Open a file for reading at any place of it."""
+        with self._errors(name, "read"), self._fs.open_input_file(self.path(name)) as stream:
+            yield stream
+
     def write_table(self, name: str, table: pa.Table) -> None:
         """Commit a Parquet file."""
         with self.open_output(name) as stream:

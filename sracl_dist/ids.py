@@ -12,7 +12,8 @@ from sracl_dist.columns import ITEM, ITEM_ID, USER, USER_ID
 from sracl_dist.errors import InputError, StorageError
 
 ITEMS_TABLE = "items.parquet"
-USERS_TABLE = "users.parquet"
+USERS = "users"
+"""Folder of the shards `users/<first>-<end>.parquet`."""
 _NUM_NAMED = 5
 
 
@@ -36,9 +37,10 @@ class IdMap:
             first: dense id of the first.
             noun: what they identify, for messages.
         """
-        if isinstance(ids, pa.ChunkedArray):
-            ids = ids.combine_chunks()
-        self._ids = pa.array(ids, pa.string()) if not isinstance(ids, pa.Array) else ids.cast(pa.string())
+        if not isinstance(ids, pa.Array | pa.ChunkedArray):
+            ids = pa.array(ids, pa.string())
+        ids = ids.cast(pa.large_string())
+        self._ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
         self._first, self._noun = first, noun
 
     def __len__(self) -> int:
@@ -62,11 +64,14 @@ class IdMap:
 
     def known(self, ids: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
         """Dense ids of the known ones in the order asked for, and the unknown ones, each once."""
-        asked = pa.array(ids, pa.string())
-        places = pc.index_in(asked, self._ids)
-        unknown = asked.filter(pc.is_null(places))
-        dense = places.drop_null().to_numpy().astype(np.int64) + self._first
-        return dense, list(dict.fromkeys(unknown.to_pylist()))
+        asked = pa.array(ids, pa.large_string())
+        # A hash table of what is asked for is smaller than one of all ids.
+        distinct = asked.unique()
+        found = pc.index_in(self._ids, distinct)
+        places = np.full(len(distinct), -1, dtype=np.int64)
+        places[found.drop_null().to_numpy()] = np.flatnonzero(found.is_valid())
+        dense = places[pc.index_in(asked, distinct).to_numpy()]
+        return dense[dense >= 0] + self._first, distinct.filter(pa.array(places < 0)).to_pylist()
 
     def external(self, dense: Sequence[int] | NDArray[np.integer]) -> pa.Array:
         """External ids in the order asked for, as strings.
@@ -84,7 +89,7 @@ class IdMap:
                 f"The dense {self._noun} id {int(places[outside][0]) + self._first} is outside of {self._first}.."
                 f"{self._first + len(self) - 1}; use the tables of one run together."
             )
-        return self._ids.take(pa.array(places))
+        return self._ids.take(pa.array(places)).cast(pa.string())
 
 
 def load_item_ids(run: RunFolder) -> IdMap:
@@ -93,7 +98,8 @@ def load_item_ids(run: RunFolder) -> IdMap:
     Raises:
         StorageError: the table is missing or does not list every item once.
     """
-    return _load(run, ITEMS_TABLE, ITEM, ITEM_ID, first=1, noun="item")
+    folder = run.stage("prepare")
+    return _id_map(folder.read_table(ITEMS_TABLE, [ITEM, ITEM_ID]), folder.path(ITEMS_TABLE), first=1, noun=ITEM)
 
 
 def load_user_ids(run: RunFolder) -> IdMap:
@@ -102,12 +108,15 @@ def load_user_ids(run: RunFolder) -> IdMap:
     Raises:
         StorageError: the table is missing or does not list every user once.
     """
-    return _load(run, USERS_TABLE, USER, USER_ID, first=0, noun="user")
-
-
-def _load(run: RunFolder, name: str, dense: str, external: str, *, first: int, noun: str) -> IdMap:
     folder = run.stage("prepare")
-    table = folder.read_table(name, [dense, external]).sort_by(dense)
-    if not np.array_equal(table[dense].to_numpy(), np.arange(first, first + table.num_rows)):
-        raise StorageError(f"{folder.path(name)} does not list every {noun} once; run jobs/prepare.py again.")
-    return IdMap(table[external], first=first, noun=noun)
+    return _id_map(folder.read_shards(f"{USERS}/", [USER, USER_ID]), folder.path(USERS), first=0, noun=USER)
+
+
+def _id_map(table: pa.Table, path: str, *, first: int, noun: str) -> IdMap:
+    numbers = table[noun].to_numpy()
+    if not np.array_equal(numbers, np.arange(first, first + len(numbers))):
+        order = np.argsort(numbers, kind="stable")
+        if not np.array_equal(numbers[order], np.arange(first, first + len(numbers))):
+            raise StorageError(f"{path} does not list every {noun} once; run jobs/prepare.py again.")
+        table = table.take(pa.array(order))
+    return IdMap(table[f"{noun}_id"], first=first, noun=noun)

@@ -74,7 +74,7 @@ def make_recommender(run: RunFolder, num_items: int, remove_seen: bool) -> Calla
     for noun, ids, num in (("user", user_ids, sequences.num_users), ("item", item_ids, sequences.num_items)):
         if len(ids) != num:
             raise StorageError(
-                f"{run.stage('prepare').path(f'{noun}s.parquet')} lists {len(ids):,} of {num:,} {noun}s; "
+                f"{run.stage('prepare').path(f'{noun}s')} lists {len(ids):,} of {num:,} {noun}s; "
                 f"run jobs/prepare.py again."
             )
 

@@ -67,6 +67,7 @@ STAGES = {
             function="sracl_dist.data.prepare:prepare",
             settings=("data",),
             external="sracl_dist.data.sources:file_facts",
+            version=2,  # users and sequences in shards
         ),
         Stage(
             name="profile",

@@ -20,6 +20,7 @@ from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.shards import Shard
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress
 from sracl_dist.train.worker import Worker
@@ -145,12 +146,12 @@ def tables_of(run: RunFolder, sequences: Sequences) -> SemanticTables:
 
 def _write_prepare(run: RunFolder, sequences: Sequences) -> None:
     folder = run.stage("prepare")
-    folder.write_table("sequences.parquet", sequences.to_table())
+    folder.write_table(Shard("sequences", 0, sequences.num_users).name, sequences.to_table())
     items, users = np.arange(1, sequences.num_items + 1), np.arange(sequences.num_users)
     item_table = pa.table({"item": pa.array(items, pa.int32()), "item_id": [f"item-{item}" for item in items]})
     user_table = pa.table({"user": pa.array(users, pa.int64()), "user_id": [f"user-{user}" for user in users]})
     folder.write_table("items.parquet", item_table.take(pa.array(items[::-1] - 1)))
-    folder.write_table("users.parquet", user_table.take(pa.array(users[::-1])))
+    folder.write_table(Shard("users", 0, sequences.num_users).name, user_table.take(pa.array(users[::-1])))
     folder.commit(make_manifest("prepare", {"users": sequences.num_users, "items": sequences.num_items}))
 
 

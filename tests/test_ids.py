@@ -10,6 +10,7 @@ from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import PAD
 from sracl_dist.errors import InputError, StorageError
 from sracl_dist.ids import IdMap, load_item_ids, load_user_ids
+from sracl_dist.shards import Shard
 
 
 def test_look_up_by_hand():
@@ -54,7 +55,7 @@ def test_maps_of_a_run(tmp_path):
     run = RunFolder(str(tmp_path))
     folder = run.stage("prepare")
     folder.write_table("items.parquet", pa.table({"item": pa.array([1, 2], pa.int32()), "item_id": ["a", "b"]}))
-    folder.write_table("users.parquet", pa.table({"user": pa.array([0], pa.int64()), "user_id": ["u"]}))
+    folder.write_table(Shard("users", 0, 1).name, pa.table({"user": pa.array([0], pa.int64()), "user_id": ["u"]}))
     assert load_item_ids(run).dense(["b"]).tolist() == [2]
     assert load_user_ids(run).external([0]).to_pylist() == ["u"]
 
@@ -70,7 +71,7 @@ def test_ids_are_joined_by_id_and_not_by_row(tmp_path):
 
 def test_a_table_with_a_gap_or_missing(tmp_path):
     run = RunFolder(str(tmp_path))
-    with pytest.raises(StorageError, match="does not exist"):
+    with pytest.raises(StorageError, match="holds no table; run the stage prepare"):
         load_user_ids(run)
     run.stage("prepare").write_table("items.parquet", pa.table({"item": [1, 3], "item_id": ["a", "b"]}))
     with pytest.raises(StorageError, match="every item once;"):

@@ -243,6 +243,6 @@ def test_tables_join_by_id_from_end_to_end(killed: tuple[Path, RunFolder, set[st
         assert set(items) <= catalogue - set(log[user_id])
     ranks = run.stage("evaluate").read_shards("ranks/")
     names = pq.read_table(f"{run.location}/prepare/items.parquet")["item_id"].to_pylist()
-    users = pq.read_table(f"{run.location}/prepare/users.parquet")["user_id"].to_pylist()
+    users = run.stage("prepare").read_shards("users/")["user_id"].to_pylist()
     targets = {users[row["user"]]: names[row["target"] - 1] for row in ranks.to_pylist()}
     assert targets == {user_id: items[-1] for user_id, items in log.items()}

@@ -28,12 +28,16 @@ def read_parquet(reading: Reading) -> Iterator[Rows]:
             if column not in reading.seen_columns:
                 raise reading.missing(name)
         size, num_rows = reading.path.stat().st_size, max(file.metadata.num_rows, 1)
-        for batch in file.iter_batches(BATCH_ROWS, columns=list(reading.wanted.values())):
+        groups = range(file.num_row_groups) if reading.row_groups is None else reading.row_groups
+        for batch in file.iter_batches(
+            BATCH_ROWS, row_groups=list(groups), columns=list(reading.wanted.values()), use_threads=False
+        ):
             columns = {
                 name: _plain(reading.path, name, column, batch.column(column))
                 for name, column in reading.wanted.items()
             }
-            numbers = np.arange(reading.num_rows + 1, reading.num_rows + batch.num_rows + 1, dtype=np.int64)
+            first = reading.first_row + reading.num_rows + 1
+            numbers = np.arange(first, first + batch.num_rows, dtype=np.int64)
             reading.count(batch.num_rows)
             reading.num_bytes = size * reading.num_rows // num_rows
             yield Rows(columns=columns, numbers=numbers)

@@ -53,8 +53,8 @@ def read_files(
     Raises:
         InputError: a file is missing, damaged, of an unknown format, or lacks a column.
     """
-    readers = [_reader(path) for path in paths]
-    sources = _short_names(paths)
+    readers = [reader_of(path) for path in paths]
+    sources = short_names(paths)
     sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
     progress = Progress(label, sum(sizes) // 1000, "kB")
     for path, reader, source, size in zip(paths, readers, sources, sizes, strict=True):
@@ -71,11 +71,16 @@ def read_files(
     progress.close()
 
 
-def _reader(path: Path) -> Callable[[Reading], Iterator[Rows]]:
+def reader_of(path: Path) -> Callable[[Reading], Iterator[Rows]]:
+    """What reads a file with this name.
+
+    Raises:
+        InputError: no format has this ending.
+    """
+    if is_parquet(path):
+        return read_parquet
     name = path.name.removesuffix(".gz")
     suffix = Path(name).suffix.lower()
-    if suffix == ".parquet" and name == path.name:
-        return read_parquet
     if suffix in (".json", ".jsonl"):
         return read_json_lines
     if name == U_ITEM:
@@ -86,6 +91,12 @@ def _reader(path: Path) -> Callable[[Reading], Iterator[Rows]]:
     return lambda reading: read_delimited(reading, layout)
 
 
-def _short_names(paths: Sequence[Path]) -> list[str]:
+def is_parquet(path: Path) -> bool:
+    """Whether the file is read by row groups."""
+    return path.suffix.lower() == ".parquet"
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Names of the files for messages and tables: without the folder where that tells them apart."""
     counts = Counter(path.name for path in paths)
     return [path.name if counts[path.name] == 1 else str(path) for path in paths]

@@ -89,10 +89,11 @@ class Rejects:
         self._pack_lines()
         return pa.Table.from_batches(self._parts, schema=SCHEMA)
 
-    def commonest(self) -> str:
-        """The reason that most rows have, with its count."""
-        reason, num = self.counts.most_common(1)[0]
-        return f"{reason}: {num:,} rows"
+
+def commonest(counts: Counter[str]) -> str:
+    """The reason that most rows have, with its count."""
+    reason, num = counts.most_common(1)[0]
+    return f"{reason}: {num:,} rows"
 
 
 def excerpts(values: Sequence[str] | pa.Array) -> pa.Array:

@@ -43,6 +43,10 @@ class Reading:
     rejects: Rejects
     separator: str = "|"
     """What separates categories within one string."""
+    row_groups: range | None = None
+    """Row groups of a Parquet file to read; None reads all."""
+    first_row: int = 0
+    """Rows of the file before those."""
     num_rows: int = 0
     """Rows read, rejected ones included."""
     num_bytes: int = 0

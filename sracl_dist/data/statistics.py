@@ -9,16 +9,16 @@ _EDGES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 30, 50, 100, 200, 500, 1_000, 2
 
 
 def statistics(
-    lengths: NDArray[np.int64], popularity: NDArray[np.int64], times: NDArray[np.int64] | None
+    lengths: NDArray[np.integer], popularity: NDArray[np.integer], time_range: list[int] | None
 ) -> dict[str, Any]:
     """Sizes, density, sequence lengths and item popularity.
 
     Args:
         lengths: [U] interactions of each user.
         popularity: [V] interactions of each item.
-        times: [E] times, or None.
+        time_range: earliest and latest time, or None where there are no times.
     """
-    num_interactions = int(lengths.sum())
+    num_interactions = int(lengths.sum(dtype=np.int64))
     return {
         "users": len(lengths),
         "items": len(popularity),
@@ -28,11 +28,11 @@ def statistics(
         "item_popularity": _summary(popularity),
         "sequence_length_histogram": histogram(lengths),
         "item_popularity_histogram": histogram(popularity),
-        "time_range": None if times is None else [int(times.min()), int(times.max())],
+        "time_range": time_range,
     }
 
 
-def histogram(counts: NDArray[np.int64]) -> list[dict[str, int | None]]:
+def histogram(counts: NDArray[np.integer]) -> list[dict[str, int | None]]:
     """How many counts lie in each bin `from` .. `to`, both included; the bin behind all edges has no end."""
     edges = np.array([*_EDGES, np.iinfo(np.int64).max])
     numbers, _ = np.histogram(counts, edges)
@@ -44,7 +44,7 @@ def histogram(counts: NDArray[np.int64]) -> list[dict[str, int | None]]:
     return bins
 
 
-def _summary(counts: NDArray[np.int64]) -> dict[str, float]:
+def _summary(counts: NDArray[np.integer]) -> dict[str, float]:
     return {
         "mean": round(float(counts.mean()), 3),
         "median": float(np.median(counts)),

@@ -21,8 +21,13 @@ class TimeParser:
     The first batch with a usable time decides by majority; numbers keep their unit, fractions are cut off.
     """
 
-    def __init__(self) -> None:
-        self._dates: bool | None = None
+    def __init__(self, *, dates: bool | None = None) -> None:
+        """Parse times of a log.
+
+        Args:
+            dates: whether they are dates rather than numbers, where that was decided before.
+        """
+        self.dates = dates
 
     def parse(self, values: pa.Array) -> tuple[NDArray[np.int64], list[tuple[str, NDArray[np.bool_]]]]:
         """Times, and for each reason to reject a row the rows it holds for; rejected rows have any time."""
@@ -34,9 +39,9 @@ class TimeParser:
             is_date, is_number = np.zeros_like(missing), ~missing
         else:
             times, is_date, is_number, missing = _parse_texts(values)
-        if self._dates is None and (is_date.any() or is_number.any()):
-            self._dates = bool(is_date.sum() > is_number.sum())
-        of_kind = is_date if self._dates else is_number
+        if self.dates is None and (is_date.any() or is_number.any()):
+            self.dates = bool(is_date.sum() > is_number.sum())
+        of_kind = is_date if self.dates else is_number
         return times, [
             (MISSING_TIME, missing),
             (WRONG_TIME, ~(missing | is_date | is_number)),

@@ -13,6 +13,7 @@ from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import ITEM, ITEM_ID, NUM_TRAIN_INTERACTIONS, PAD, TITLE, USER, USER_ID
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences, load_sequences
+from sracl_dist.ids import USERS
 from sracl_dist.report.elements import TITLE_CHARS, clipped
 
 ITEMS_TABLE = "items.parquet"
@@ -71,7 +72,8 @@ class UserNames:
         """Read the ids of these users, once for many."""
         wanted = {int(user) for user in users} - self._ids.keys()
         if wanted:
-            rows = rows_where(self._folder, [USERS_TABLE], USER, wanted, [USER, USER_ID])
+            names = shards_with(self._folder, f"{USERS}/", wanted)
+            rows = rows_where(self._folder, names, USER, wanted, [USER, USER_ID])
             self._ids |= {row[USER]: row[USER_ID] for row in rows}
 
     def id_of(self, user: int) -> str | None:

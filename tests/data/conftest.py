@@ -19,7 +19,10 @@ class Prepared:
     manifest: Manifest
 
     def table(self, name: str) -> pa.Table:
-        return self.run.stage("prepare").read_table(f"{name}.parquet")
+        folder = self.run.stage("prepare")
+        return (
+            folder.read_shards(f"{name}/") if name in ("users", "sequences") else folder.read_table(f"{name}.parquet")
+        )
 
     def rejects(self) -> list[tuple[str, int, str, str]]:
         return [tuple(row.values()) for row in self.table("rejects").to_pylist()]

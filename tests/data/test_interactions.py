@@ -1,5 +1,7 @@
 """From files to the one log: reasons to reject, times of every kind, and the order."""
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +11,73 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sracl_dist.config.sections import LogColumns
-from sracl_dist.data.interactions import in_time_order, read_log
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.config.sections import DataConfig, LogColumns
+from sracl_dist.data.file_splits import plan_splits
+from sracl_dist.data.groups import open_groups
+from sracl_dist.data.log_steps import LogSteps
+from sracl_dist.data.reject_table import write_rejects
 from sracl_dist.data.rejects import Rejects
+from sracl_dist.data.sources import Source
+from sracl_dist.data.tasks import Tasks
 from sracl_dist.data.times import TimeParser
 from sracl_dist.errors import InputError
 
 HEADER = "user_id,item_id,timestamp,rating\n"
 
 
-def load(path, columns=None, min_rating=None):
-    """The sorted log as (user, item, time) rows, the rejects as (row, reason), and the log."""
-    rejects = Rejects()
-    log = in_time_order(read_log([Path(path)], columns or LogColumns(), min_rating, rejects), rejects)
-    users = log.user_ids.take(pa.array(log.users)).to_pylist()
-    items = log.item_ids.take(pa.array(log.items)).to_pylist()
-    times = [None] * len(log) if log.times is None else log.times.tolist()
-    found = [(row["row"], row["reason"]) for row in rejects.table().to_pylist()]
-    return list(zip(users, items, times, strict=True)), found, log
+@dataclass
+class Log:
+    """What the steps before the k-core make of a file."""
+
+    num_read: int
+    num_below_rating: int
 
 
-def test_every_reason_to_reject_a_row(write):
+@pytest.fixture
+def load(tmp_path):
+    """The sorted log as (user, item, time) rows, the rejects as (row, reason), and the counts."""
+
+    def load(path, columns=None, min_rating=None, shard_rows=100_000):
+        folder = RunFolder(tempfile.mkdtemp(dir=tmp_path)).stage("prepare")
+        columns = columns or LogColumns()
+        data = DataConfig(
+            interactions=[str(path)],
+            columns=columns,
+            min_rating=min_rating,
+            max_reject_share=1.0,
+            shard_rows=shard_rows,
+        )
+        source = Source(
+            log_files=[Path(path)], text_files=[], columns=columns, item_columns=None, separator="|", has_clock=True
+        )
+        splits = plan_splits(source.log_files, shard_rows)
+        steps = LogSteps(folder=folder, source=source, data=data, splits=splits, tasks=Tasks(num_workers=0))
+        numbering = steps.read()
+        write_rejects(folder, splits, numbering, Rejects())
+        found = [(row["row"], row["reason"]) for row in folder.read_table("rejects.parquet").to_pylist()]
+        log = Log(num_read=steps.tally.num_read, num_below_rating=steps.tally.num_below_rating)
+        return list(rows_of(folder, numbering, has_times=columns.time is not None)), found, log
+
+    return load
+
+
+def rows_of(folder, numbering, *, has_times):
+    with open_groups(folder, "work/items.arrow", ["item_ids"]) as reader:
+        item_ids = reader.arrow(0, "item_ids").to_pylist()
+    for partition in range(numbering.num_partitions):
+        with open_groups(folder, "work/users.arrow", ["user_ids"]) as reader:
+            user_ids = reader.arrow(partition, "user_ids").to_pylist()
+        names = ["items", "lengths", *(["times"] if has_times else [])]
+        with open_groups(folder, f"work/ordered/{partition:06d}.arrow", names) as reader:
+            lengths, items = reader.numpy(0, "lengths"), reader.numpy(0, "items").tolist()
+            times = reader.numpy(0, "times").tolist() if has_times else [None] * len(items)
+        users = np.repeat(np.arange(len(user_ids)), lengths).tolist()
+        for user, item, time in zip(users, items, times, strict=True):
+            yield user_ids[user], item_ids[item], time
+
+
+def test_every_reason_to_reject_a_row(load, write):
     rows = [
         b"u,i,1,5",
         b",i,2,5",
@@ -63,14 +111,12 @@ def test_every_reason_to_reject_a_row(write):
     assert log.num_read == 13 == len(found) + len(rejected)
 
 
-def test_rejects_hold_file_row_reason_and_a_short_excerpt(write):
-    rejects = Rejects()
-    path = write("log.csv", HEADER + "u,i,1,5\n" + "u,i," + "x" * 500 + ",5\n")
-    read_log([Path(path)], LogColumns(), None, rejects)
-    row = rejects.table().to_pylist()[0]
-    assert row["source"] == "log.csv"
-    assert row["row"] == 2
-    assert row["value"] == "x" * 80
+def test_rejects_hold_file_row_reason_and_a_short_excerpt(write, prepared):
+    good = "u,i,1,5\nu,j,1,5\nu,k,1,5\nu,l,1,5\n"
+    done = prepared(interactions=[write("log.csv", HEADER + good + "u,i," + "x" * 500 + ",5\n")])
+    assert done.rejects() == [
+        ("log.csv", 5, "time is neither a number nor an ISO date-time", "x" * 80),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +148,7 @@ def test_the_first_batch_decides_the_kind_of_times():
     assert dict(reasons)["time is of another kind than the log's"].tolist() == [True, False]
 
 
-def test_parquet_timestamps_are_milliseconds(tmp_path):
+def test_parquet_timestamps_are_milliseconds(load, tmp_path):
     for unit, zone in (("s", None), ("us", "UTC"), ("ns", "Europe/Paris")):
         times = pa.array([1_000_000_000, None], pa.timestamp("s", tz=zone)).cast(pa.timestamp(unit, tz=zone))
         pq.write_table(
@@ -113,7 +159,7 @@ def test_parquet_timestamps_are_milliseconds(tmp_path):
         assert rejected == [(2, "missing time")]
 
 
-def test_low_ratings_are_left_out_and_broken_ones_rejected(write):
+def test_low_ratings_are_left_out_and_broken_ones_rejected(load, write):
     path = write("log.csv", HEADER + "u,a,1,5\nu,b,2,3.9\nu,c,3,\nu,d,4,good\nu,e,5,4\nu,f,6,nan\n")
     found, rejected, log = load(path, LogColumns(rating="rating"), 4.0)
     assert [row[1] for row in found] == ["a", "e"]
@@ -121,22 +167,21 @@ def test_low_ratings_are_left_out_and_broken_ones_rejected(write):
     assert log.num_below_rating == 1
 
 
-def test_without_times_the_order_of_the_file_stays_and_nothing_is_a_duplicate(write):
+def test_without_times_the_order_of_the_file_stays_and_nothing_is_a_duplicate(load, write):
     path = write("log.csv", "user_id,item_id\nu,b\nv,a\nu,a\nu,b\n")
-    found, rejected, log = load(path, LogColumns(time=None))
+    found, rejected, _ = load(path, LogColumns(time=None))
     assert found == [("u", "b", None), ("u", "a", None), ("u", "b", None), ("v", "a", None)]
     assert rejected == []
-    assert log.times is None
 
 
-def test_the_same_item_at_another_time_is_no_duplicate(write):
+def test_the_same_item_at_another_time_is_no_duplicate(load, write):
     found, rejected, _ = load(write("log.csv", HEADER + "u,a,1,5\nu,a,2,5\nu,b,1,5\nu,a,1,4\nv,a,1,5\n"))
     assert found == [("u", "a", 1), ("u", "b", 1), ("u", "a", 2), ("v", "a", 1)]
     assert rejected == [(4, "duplicate of an earlier row")]
 
 
 @pytest.mark.parametrize("content", [HEADER, HEADER + "\n"])
-def test_an_empty_log_is_an_error(write, content):
+def test_an_empty_log_is_an_error(load, write, content):
     with pytest.raises(InputError, match="holds no row"):
         load(write("log.csv", content))
 
@@ -145,11 +190,11 @@ rows = st.tuples(st.sampled_from("uvw"), st.sampled_from("abc"), st.integers(0, 
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(rows, min_size=1, max_size=40))
-def test_order_and_duplicates_equal_a_plain_loop(tmp_path, rows):
+@given(rows=st.lists(rows, min_size=1, max_size=40), shard_rows=st.integers(1, 20))
+def test_order_and_duplicates_equal_a_plain_loop(load, tmp_path, rows, shard_rows):
     path = tmp_path / "log.csv"
     path.write_text(HEADER + "".join(f"{user},{item},{time},5\n" for user, item, time in rows))
-    found, rejected, _ = load(path)
+    found, rejected, _ = load(path, shard_rows=shard_rows)
     seen: set[tuple[str, str, int]] = set()
     kept, repeats = [], []
     for number, row in enumerate(rows, 1):
@@ -161,7 +206,7 @@ def test_order_and_duplicates_equal_a_plain_loop(tmp_path, rows):
     assert sorted(rejected) == [(number, "duplicate of an earlier row") for number, _ in repeats]
 
 
-def test_a_user_far_down_the_file_keeps_ties_in_file_order(write):
+def test_a_user_far_down_the_file_keeps_ties_in_file_order(load, write):
     rows = "".join(f"u{n % 7},i{n},{1},5\n" for n in range(5000))
     found, _, _ = load(write("log.csv", HEADER + rows))
     assert [row[1] for row in found if row[0] == "u3"] == [f"i{n}" for n in range(3, 5000, 7)]

@@ -22,31 +22,45 @@ def naive(pairs, min_user, min_item):
         rows = kept
 
 
+def core_of(pairs, min_user, min_item, num_parts=1):
+    """The core of (user, item) pairs, users 0..8, and the places of the pairs that are in it, by user."""
+    pairs = sorted(enumerate(pairs), key=lambda entry: entry[1][0])
+    users, items = (np.array([pair[side] for _, pair in pairs], dtype=np.int32) for side in (0, 1))
+    lengths = np.bincount(users, minlength=9).astype(np.int32)
+    parts, start = [], 0
+    for own in np.array_split(lengths, num_parts):
+        parts.append((own, items[start : start + own.sum()]))
+        start += own.sum()
+    core = k_core(parts, 10, min_user, min_item)
+    stays = (np.concatenate(core.user_counts)[users] > 0) & (core.item_counts[items] > 0)
+    return core, sorted(number for stay, (number, _) in zip(stays, pairs, strict=True) if stay)
+
+
 @settings(deadline=None)
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=80),
     min_user=st.integers(1, 4),
     min_item=st.integers(1, 4),
+    num_parts=st.integers(1, 4),
 )
-def test_equals_a_plain_loop(pairs, min_user, min_item):
-    users, items = (np.array(column, dtype=np.int32) for column in zip(*pairs, strict=True))
+def test_equals_a_plain_loop(pairs, min_user, min_item, num_parts):
     expected = naive(pairs, min_user, min_item)
     if not expected:
         with pytest.raises(InputError):
-            k_core(users, items, min_user, min_item)
+            core_of(pairs, min_user, min_item, num_parts)
         return
-    kept, rounds = k_core(users, items, min_user, min_item)
-    assert kept.tolist() == expected
-    assert rounds[-1]["interactions"] == len(expected)
+    core, kept = core_of(pairs, min_user, min_item, num_parts)
+    assert kept == expected
+    assert core.rounds[-1]["interactions"] == len(expected)
+    items = Counter(pairs[number][1] for number in expected)
+    assert core.item_counts.tolist() == [items[item] for item in range(10)]
 
 
 def test_reports_every_round():
     # Item 9 has one interaction; without it user 2 has one left, without user 2 item 1 has two left.
-    users = np.array([0, 0, 1, 1, 2, 2], dtype=np.int32)
-    items = np.array([0, 1, 0, 1, 1, 9], dtype=np.int32)
-    kept, rounds = k_core(users, items, 2, 2)
-    assert kept.tolist() == [0, 1, 2, 3]
-    assert rounds == [
+    core, kept = core_of([(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (2, 9)], 2, 2)
+    assert kept == [0, 1, 2, 3]
+    assert core.rounds == [
         {"users": 3, "items": 3, "interactions": 6},
         {"users": 3, "items": 2, "interactions": 5},
         {"users": 2, "items": 2, "interactions": 4},
@@ -54,6 +68,5 @@ def test_reports_every_round():
 
 
 def test_nothing_left_names_the_thresholds():
-    pair = np.array([0, 1], dtype=np.int32)
     with pytest.raises(InputError, match=r"data.min_user_interactions=2 and data.min_item_interactions=3; lower them"):
-        k_core(pair, pair, 2, 3)
+        core_of([(0, 0), (1, 1)], 2, 3)

@@ -68,7 +68,13 @@ def test_tables_by_hand(write, prepared):
         "test_targets": 1,
     }
     details = done.manifest.details
-    assert details["log"] == {"rows_read": 7, "rows_kept": 7, "rows_rejected": {}, "rows_below_min_rating": 0}
+    assert details["log"] == {
+        "rows_read": 7,
+        "rows_kept": 7,
+        "rows_rejected": {},
+        "rows_below_min_rating": 0,
+        "rows_over_max_user_interactions": 0,
+    }
     assert details["split"] == {"method": "leave_last_out", "users_not_evaluated": 2}
     assert details["item_texts"]["items_without_text"] == 1
     facts = details["statistics"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sracl_dist.data.splits import global_time, leave_last_out
+from sracl_dist.data.splits import global_time, leave_last_out, time_cuts
 from sracl_dist.errors import InputError
 
 
@@ -20,7 +20,7 @@ def test_global_time_by_hand():
     # Ten events at times 1..10: validation begins at 7 (two events), test at 9 (two events).
     lengths = np.array([4, 3, 3])
     times = np.array([1, 2, 7, 9, 3, 4, 5, 6, 8, 10])
-    split = global_time(lengths, times, 0.2, 0.2)
+    split = global_time(lengths, times, time_cuts(times.copy(), 0.2, 0.2))
     assert (split.details["start_validation"], split.details["start_test"]) == (7, 9)
     assert split.num_train.tolist() == [2, 3, 1]
     assert split.num_validation.tolist() == [1, 0, 1]
@@ -36,7 +36,7 @@ def test_global_time_never_trains_on_the_future(histories, shares):
     lengths = np.array([len(history) for history in histories])
     times = np.concatenate(histories)
     try:
-        split = global_time(lengths, times, *shares)
+        split = global_time(lengths, times, time_cuts(times.copy(), *shares))
     except InputError:
         assume(False)
     first, second = split.details["start_validation"], split.details["start_test"]
@@ -60,4 +60,4 @@ def test_leave_last_out_holds_out_two_of_everybody_long_enough(lengths):
 @pytest.mark.parametrize("times", [[5, 5, 5, 5], [1, 1, 1, 9], [1, 9]])
 def test_too_few_times_are_an_error(times):
     with pytest.raises(InputError, match="global_time"):
-        global_time(np.array([len(times)]), np.array(times), 0.3, 0.3)
+        time_cuts(np.array(times), 0.3, 0.3)

@@ -84,7 +84,7 @@ def _prepare(run: RunFolder, sequences: Sequences) -> None:
     folder = run.stage("prepare")
     keys = np.arange(1, NUM_ITEMS + 1)
     in_training = np.concatenate([sequences.training(user) for user in range(NUM_USERS)])
-    folder.write_table("sequences.parquet", sequences.to_table())
+    folder.write_table(Shard("sequences", 0, NUM_USERS).name, sequences.to_table())
     folder.write_table(
         "items.parquet",
         pa.table(
@@ -98,7 +98,7 @@ def _prepare(run: RunFolder, sequences: Sequences) -> None:
         ),
     )
     folder.write_table(
-        "users.parquet",
+        Shard("users", 0, NUM_USERS).name,
         pa.table({"user": np.arange(NUM_USERS), "user_id": [f"u{user}" for user in range(NUM_USERS)]}),
     )
     rejects = {

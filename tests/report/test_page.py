@@ -12,6 +12,7 @@ import pytest
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.report.page import render, write_report
+from sracl_dist.shards import Shard
 
 SECTIONS = [
     "data",
@@ -114,7 +115,7 @@ def test_nothing_is_fetched_and_nothing_runs(config: Config, run: RunFolder, pag
 
 def test_headline_numbers_equal_the_tables(run: RunFolder, page: Page) -> None:
     metrics = run.stage("evaluate").read_json("metrics.json")
-    sequences = run.stage("prepare").read_table("sequences.parquet")
+    sequences = run.stage("prepare").read_shards("sequences/")
     num_interactions = sum(len(items) for items in sequences["items"].to_pylist())
     head = page.text.split("Data Sample profiles")[0]
     for protocol in ("seen_kept", "seen_removed"):
@@ -172,8 +173,8 @@ def test_the_held_out_item_is_marked_and_its_rank_told(run: RunFolder, page: Pag
     part = page.text.split("Sample recommendations")[2].split("Time per stage")[0]
     assert part.count("test item Film number") >= 4
     users, sequences = (
-        run.stage("prepare").read_table("users.parquet"),
-        run.stage("prepare").read_table("sequences.parquet"),
+        run.stage("prepare").read_shards("users/"),
+        run.stage("prepare").read_shards("sequences/"),
     )
     ranks = {row["user"]: row for row in run.stage("evaluate").read_shards("ranks").to_pylist()}
     shown = re.findall(r"User (u\d+) \d+ items", part)
@@ -229,7 +230,7 @@ def test_hostile_text_is_escaped_and_bounded(config: Config, run: RunFolder) -> 
     text = HOSTILE.replace("\u0000", "\u0001")
     replace_column(run, "prepare", "items.parquet", "title", [text] * 40)
     replace_column(run, "prepare", "rejects.parquet", "reason", [text] * 3)
-    replace_column(run, "prepare", "users.parquet", "user_id", [f"{user}{text}" for user in range(60)])
+    replace_column(run, "prepare", Shard("users", 0, 60).name, "user_id", [f"{user}{text}" for user in range(60)])
     for kind in ("items", "users"):
         replace_column(run, "profile", f"{kind}.parquet", "text", [None] + [text] * 19)
         replace_column(run, "profile", f"{kind}.parquet", "error", [text] + [None] * 19)

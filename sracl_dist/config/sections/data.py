@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sracl_dist.config.sections.fields import require
+from sracl_dist.config.sections.fields import neutral, require
 
 
 @dataclass(kw_only=True)
@@ -60,6 +60,8 @@ class DataConfig:
     """k-core: users with fewer interactions are removed, repeatedly, together with the next field."""
     min_item_interactions: int = 5
     """k-core: items with fewer interactions are removed, repeatedly."""
+    max_user_interactions: int | None = None
+    """Only the latest so many events of a user are taken, before anything is counted; null takes all."""
     split: Literal["leave_last_out", "global_time"] = "leave_last_out"
     """leave_last_out: last item is test, the one before validation; global_time: two points in time for everybody."""
     validation_share: float = 0.1
@@ -70,11 +72,15 @@ class DataConfig:
     """Item texts are cut to this many characters per field, after HTML tags and line breaks are removed."""
     max_reject_share: float = 0.2
     """The stage fails when a larger share of the log's rows is unusable, naming the commonest reason."""
+    shard_rows: int = neutral(2_000_000)
+    """Events that one task works on at a time; about 150 bytes of a worker's memory each."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
-        for name in ("min_user_interactions", "min_item_interactions", "max_text_chars"):
+        for name in ("min_user_interactions", "min_item_interactions", "max_text_chars", "shard_rows"):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "use 1 or more")
+        limit = self.max_user_interactions
+        require(limit is None or limit >= 1, "data.max_user_interactions", limit, "use 1 or more, or null")
         for name in ("validation_share", "test_share"):
             value = getattr(self, name)
             require(0 < value < 0.5, f"data.{name}", value, "use a share above 0 and below 0.5")

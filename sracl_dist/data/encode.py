@@ -1,0 +1,160 @@
+"""First step over the log: read a piece, keep the usable rows, and number its users and items within a block of rows.
+
+work/encoded/<split>.arrow     a group per block: codes of users and items, times, row numbers; and the distinct ids
+work/rejected/<split>.arrow    a group per batch: row, reason, value
+work/encoded/<split>.json      what became of the rows; written last
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sracl_dist.artifacts import StageFolder
+from sracl_dist.columns import REASON, ROW, VALUE
+from sracl_dist.config.sections import LogColumns
+from sracl_dist.data.file_splits import FileSplit
+from sracl_dist.data.groups import Group, write_groups
+from sracl_dist.data.interactions import Tally, UsableRows, usable_rows, wanted_columns
+from sracl_dist.data.readers import reader_of
+from sracl_dist.data.rejects import Rejects
+from sracl_dist.data.rows import Reading
+from sracl_dist.data.strings import HashKey, distinct_strings
+from sracl_dist.data.times import TimeParser
+
+ENCODED, REJECTED = "work/encoded/", "work/rejected/"
+USERS, ITEMS, TIMES, ROWS, FIRST_ROW = "users", "items", "times", "rows", "first_row"
+USER_IDS, USER_HASHES, USER_COUNTS = "user_ids", "user_hashes", "user_counts"
+ITEM_IDS, ITEM_HASHES = "item_ids", "item_hashes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFormat:
+    """How the log is read."""
+
+    columns: LogColumns
+    min_rating: float | None
+    dates: bool | None
+    """Whether times are dates; see TimeParser."""
+    key: HashKey
+    block_rows: int
+    """Rows whose users and items are numbered together."""
+    setting: str = "data.columns"
+    """Configuration key of the column names, for messages."""
+
+
+def split_name(folder: str, split: FileSplit, ending: str = "arrow") -> str:
+    """Name of a split's file below a folder of the stage."""
+    return f"{folder}{split.index:06d}.{ending}"
+
+
+def is_done(folder: StageFolder, split: FileSplit) -> bool:
+    """Whether the split was encoded before."""
+    return folder.exists(split_name(ENCODED, split, "json"))
+
+
+def tally_of(folder: StageFolder, split: FileSplit) -> Tally:
+    """What became of the rows of an encoded split."""
+    values = folder.read_json(split_name(ENCODED, split, "json"))
+    return Tally(**values | {"rejected": Counter(values["rejected"])})
+
+
+def read_split(split: FileSplit, layout: LogFormat, rejects: Rejects) -> Iterator[tuple[Reading, UsableRows]]:
+    """The usable rows of a split, a batch at a time.
+
+    Raises:
+        InputError: the file is missing or damaged, or lacks a column.
+    """
+    reading = open_reading(split, layout, rejects)
+    parser = TimeParser(dates=layout.dates)
+    for rows in reader_of(split.path)(reading):
+        yield reading, usable_rows(rows, parser, layout.min_rating, split.source, rejects)
+
+
+def open_reading(split: FileSplit, layout: LogFormat, rejects: Rejects) -> Reading:
+    """What a reader needs to read the split."""
+    return Reading(
+        path=split.path,
+        source=split.source,
+        wanted=wanted_columns(layout.columns, layout.min_rating),
+        setting=layout.setting,
+        rejects=rejects,
+        row_groups=split.row_groups,
+        first_row=split.first_row,
+    )
+
+
+def make_encoder(folder: StageFolder, layout: LogFormat) -> Callable[[FileSplit], Tally]:
+    """What a task does: encode a split and commit it; returns what became of its rows."""
+
+    def encode(split: FileSplit) -> Tally:
+        rejects, tally = Rejects(), Tally()
+        write_groups(folder, split_name(ENCODED, split), _blocks(split, layout, rejects, tally))
+        _write_rejects(folder, split, rejects)
+        tally.num_read, tally.rejected = rejects.num_read, rejects.counts
+        folder.write_json(split_name(ENCODED, split, "json"), vars(tally))
+        return tally
+
+    return encode
+
+
+def _write_rejects(folder: StageFolder, split: FileSplit, rejects: Rejects) -> None:
+    table = rejects.table().select([ROW, REASON, VALUE])
+    batches = [dict(zip(table.column_names, batch.columns, strict=True)) for batch in table.to_batches()]
+    if batches:
+        write_groups(folder, split_name(REJECTED, split), batches)
+
+
+def _blocks(split: FileSplit, layout: LogFormat, rejects: Rejects, tally: Tally) -> Iterator[Group]:
+    waiting = _Waiting()
+    for _, rows in read_split(split, layout, rejects):
+        tally.num_below_rating += rows.num_below_rating
+        tally.num_kept += len(rows.numbers)
+        waiting.add(rows)
+        if waiting.num_rows >= layout.block_rows:
+            yield waiting.block(layout.key)
+            waiting = _Waiting()
+    if waiting.num_rows:
+        yield waiting.block(layout.key)
+
+
+@dataclass
+class _Waiting:
+    """Rows that wait until there are enough for a block."""
+
+    parts: list[UsableRows] = field(default_factory=list)
+    num_rows: int = 0
+
+    def add(self, rows: UsableRows) -> None:
+        """Add a batch."""
+        if len(rows.numbers):
+            self.parts.append(rows)
+            self.num_rows += len(rows.numbers)
+
+    def block(self, key: HashKey) -> Group:
+        """All of them, encoded."""
+        users = distinct_strings(_joined([part.user_ids for part in self.parts]), key)
+        items = distinct_strings(_joined([part.item_ids for part in self.parts]), key)
+        numbers = np.concatenate([part.numbers for part in self.parts])
+        group: dict[str, NDArray | pa.Array] = {
+            USERS: users.codes,
+            ITEMS: items.codes,
+            ROWS: (numbers - numbers[0]).astype(np.uint32),
+            FIRST_ROW: numbers[:1],
+            USER_IDS: users.ids,
+            USER_HASHES: users.hashes.ravel(),
+            USER_COUNTS: np.bincount(users.codes).astype(np.int32),
+            ITEM_IDS: items.ids,
+            ITEM_HASHES: items.hashes.ravel(),
+        }
+        times = [part.times for part in self.parts if part.times is not None]
+        if times:
+            group[TIMES] = np.concatenate(times)
+        return group
+
+
+def _joined(parts: list[pa.LargeStringArray]) -> pa.LargeStringArray:
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)

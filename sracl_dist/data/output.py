@@ -1,0 +1,94 @@
+"""Last step over the log: the tables `users` and `sequences`, a shard of each per partition.
+
+users/<first>-<end>.parquet, sequences/<first>-<end>.parquet
+work/counted/<partition>.arrow    one group: training interactions of each item, earliest and latest time; written
+                                  before the tables
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sracl_dist.artifacts import StageFolder
+from sracl_dist.columns import NUM_INTERACTIONS, NUM_TRAIN, NUM_TRAIN_INTERACTIONS, NUM_VALIDATION, USER, USER_ID
+from sracl_dist.data.encode import ITEMS, TIMES, USER_IDS, USERS
+from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, kept_rows
+from sracl_dist.data.groups import open_groups, write_groups
+from sracl_dist.data.numbering import USERS_FILE
+from sracl_dist.data.ordering import LENGTHS, ORDERED, partition_name
+from sracl_dist.data.sequences import SEQUENCES, Sequences
+from sracl_dist.ids import USERS as USERS_TABLE
+from sracl_dist.shards import Shard
+
+COUNTED = "work/counted/"
+COUNTS, TIME_RANGE = "counts", "time_range"
+
+
+def shard_of(kept: Kept, partition: int, kind: str) -> Shard:
+    """The shard of a table that a partition becomes; it may be empty."""
+    return Shard(kind, kept.first_users[partition], kept.first_users[partition + 1])
+
+
+def is_done(folder: StageFolder, kept: Kept, partition: int) -> bool:
+    """Whether the partition's tables were written before, or there is nothing to write."""
+    shard = shard_of(kept, partition, SEQUENCES)
+    return not shard.num_rows or folder.exists(shard.name)
+
+
+def make_writer(folder: StageFolder, kept: Kept, has_times: bool) -> Callable[[int], None]:
+    """What a task does: write the tables of a partition's users."""
+    with open_groups(folder, KEPT_ITEMS, [DENSE]) as reader:
+        dense = reader.numpy(0, DENSE)
+    num_items = len(kept.items)
+    names = [ITEMS, LENGTHS, *([TIMES] if has_times else [])]
+
+    def write(partition: int) -> None:
+        with open_groups(folder, partition_name(KEPT, partition), [USERS, NUM_TRAIN, NUM_VALIDATION]) as reader:
+            stay, num_train, num_validation = (reader.numpy(0, name) for name in (USERS, NUM_TRAIN, NUM_VALIDATION))
+        with open_groups(folder, USERS_FILE, [USER_IDS]) as reader:
+            user_ids = reader.arrow(partition, USER_IDS).filter(pa.array(stay))
+        with open_groups(folder, partition_name(ORDERED, partition), names) as reader:
+            columns = {name: reader.numpy(0, name) for name in names}
+        keep = kept_rows(columns[LENGTHS], columns[ITEMS], stay, dense)
+        shard = shard_of(kept, partition, SEQUENCES)
+        lengths = kept.lengths[shard.start : shard.stop]
+        sequences = Sequences(
+            offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+            items=dense[columns[ITEMS][keep]],
+            num_train=num_train,
+            num_validation=num_validation,
+            num_items=num_items,
+        )
+        times = columns[TIMES][keep] if has_times else None
+        time_range = np.array([] if times is None else [times.min(), times.max()], np.int64)
+        counts = {COUNTS: sequences.training_counts()[1:], TIME_RANGE: time_range}
+        write_groups(folder, partition_name(COUNTED, partition), [counts])
+        users = _users_table(shard.start, user_ids, lengths, num_train)
+        folder.write_table(shard_of(kept, partition, USERS_TABLE).name, users)
+        folder.write_table(shard.name, sequences.to_table(times, shard.start))
+
+    return write
+
+
+def counted(folder: StageFolder, kept: Kept) -> tuple[NDArray[np.int64], list[int] | None]:
+    """[V] training interactions of each item, and the earliest and the latest time, when all partitions are written."""
+    counts, times = np.zeros(len(kept.items), np.int64), []
+    for partition in range(len(kept.first_users) - 1):
+        if shard_of(kept, partition, SEQUENCES).num_rows:
+            with open_groups(folder, partition_name(COUNTED, partition), [COUNTS, TIME_RANGE]) as reader:
+                counts += reader.numpy(0, COUNTS)
+                times += reader.numpy(0, TIME_RANGE).tolist()
+    return counts, [min(times), max(times)] if times else None
+
+
+def _users_table(first: int, user_ids: pa.Array, lengths: NDArray[np.int32], num_train: NDArray[np.int32]) -> pa.Table:
+    return pa.table(
+        {
+            USER: pa.array(np.arange(first, first + len(lengths), dtype=np.int64)),
+            USER_ID: user_ids.cast(pa.string()),
+            NUM_INTERACTIONS: pa.array(lengths, pa.int64()),
+            NUM_TRAIN_INTERACTIONS: pa.array(num_train, pa.int64()),
+        }
+    )
