@@ -194,7 +194,7 @@ run_prepare(config_for({folder!r}, {names!r}, shard_rows=150))
 """
 
 
-@pytest.mark.parametrize("num_commits", [4, 12, 25, 34])
+@pytest.mark.parametrize("num_commits", [4, 12, 25, 30])
 def test_a_killed_run_goes_on_with_what_is_finished(tmp_path, num_commits, monkeypatch):
     names = write_files(tmp_path, [random_rows(1500), random_rows(900)])
     whole, _ = run_prepare(config_for(tmp_path / "whole", names))
