@@ -6,6 +6,7 @@ A new one is a module with a function from a dataclass of settings to figures by
 BENCHES = {
     "neighbours": "sracl_dist.bench.neighbours:measure",
     "profile": "sracl_dist.bench.profile:measure",
+    "prepare": "sracl_dist.bench.prepare:measure",
     "train": "sracl_dist.bench.train:measure",
     "train_catalogue": "sracl_dist.bench.train_catalogue:measure",
 }

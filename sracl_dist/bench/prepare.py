@@ -1,0 +1,114 @@
+"""How fast a log is prepared: rows per second and memory, how both grow, and against one process of polars.
+
+Logs of rising size are generated with as many events per user and per item, prepared by the stage as it is in a program
+of its own, with whatever Ray processes it starts, and the smallest one also by polars in one process.
+
+    rows_per_second      of the largest log, Ray's start included
+    peak_rss_gb          its largest memory, all processes together
+    reference_ratio      time of the stage over that of polars, on the log of reference_events
+    reference_rss_gb     largest memory of polars there
+    growth               time per event of the largest log over that of the smallest
+"""
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.bench.process_tree import Measured, run_measured
+from sracl_dist.config import parse_config
+from sracl_dist.config.sections import require
+from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
+from sracl_dist.observe import duration, say
+from sracl_dist.stages import STAGES, run_stage, stage_status
+
+EVENTS_PER_USER, EVENTS_PER_ITEM = 20, 100
+
+
+@dataclass(kw_only=True)
+class PrepareSettings:
+    """What is prepared."""
+
+    num_events: list[int] = field(default_factory=lambda: [1_000_000, 10_000_000])
+    """Events of the logs, rising; the users are a twentieth and the items a hundredth of them."""
+    reference_events: int = 10_000_000
+    """Events of the log that polars prepares as well; one of `num_events`, and it must fit into memory."""
+    folder: str | None = None
+    """Folder that keeps the generated logs for the next time; null makes them anew."""
+    num_processes: int = 2
+    """Processes that generate."""
+    quick: bool = False
+    """Small logs: shows that it runs, and measures nothing."""
+
+    def __post_init__(self) -> None:
+        if self.quick:
+            self.num_events, self.reference_events = [5_000, 15_000], 15_000
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible value."""
+        sizes = self.num_events
+        rising = bool(sizes) and sizes == sorted(set(sizes)) and sizes[0] >= 5000
+        require(rising, "num_events", sizes, "use rising numbers from 5000 on, for example [1000000,10000000]")
+        known = self.reference_events in sizes
+        require(known, "reference_events", self.reference_events, f"use one of num_events={sizes}")
+        require(self.num_processes >= 1, "num_processes", self.num_processes, "use 1 or more")
+
+
+def measure(settings: PrepareSettings) -> dict[str, float]:
+    """Figures by name; see the module."""
+    with tempfile.TemporaryDirectory(prefix="sracl-bench-") as scratch:
+        logs = Path(settings.folder or scratch)
+        stage: dict[int, Measured] = {}
+        for num in settings.num_events:
+            _generate(logs, num, settings.num_processes)
+            # Polars and the stage run right after each other, because processors change their speed within minutes.
+            if num == settings.reference_events:
+                arguments = ["-m", "sracl_dist.bench.polars_prepare", str(_log(logs, num)), f"{scratch}/polars"]
+                reference = run_measured(arguments)
+                _say("polars", num, reference)
+            stage[num] = run_measured(["-m", __name__, str(_log(logs, num)), f"{scratch}/run-{num}"])
+            _say("stage", num, stage[num])
+    first, last = settings.num_events[0], settings.num_events[-1]
+    return {
+        "rows_per_second": last / stage[last].wall_s,
+        "peak_rss_gb": max(each.peak_rss_gb for each in stage.values()),
+        "reference_ratio": stage[settings.reference_events].wall_s / reference.wall_s,
+        "reference_rss_gb": reference.peak_rss_gb,
+        "growth": (stage[last].wall_s / last) / (stage[first].wall_s / first),
+    }
+
+
+def prepare_log(log: str, location: str) -> None:
+    """Run the stage on the Parquet files of a folder."""
+    config = parse_config({"run": {"dir": location}, "data": {"interactions": [f"{log}/*.parquet"]}})
+    run = RunFolder(location)
+    run_stage(STAGES["prepare"], config, run, stage_status(STAGES["prepare"], config, run).draft)
+
+
+def _log(logs: Path, num_events: int) -> Path:
+    return logs / f"events-{num_events}" / "interactions"
+
+
+def _generate(logs: Path, num_events: int, num_processes: int) -> None:
+    settings = SyntheticLogSettings(
+        num_events=num_events,
+        num_users=num_events // EVENTS_PER_USER,
+        num_items=num_events // EVENTS_PER_ITEM,
+        num_processes=num_processes,
+    )
+    facts = write_log(_log(logs, num_events).parent, settings)
+    say(f"log of {num_events:,} events: {json.dumps(facts.get('counts', {}))}")
+
+
+def _say(what: str, num_events: int, measured: Measured) -> None:
+    rate = num_events / measured.wall_s
+    say(
+        f"{what}, {num_events:,} events: {duration(measured.wall_s)}, {rate:,.0f} rows/s, "
+        f"{measured.peak_rss_gb:.2f} GB at most"
+    )
+
+
+if __name__ == "__main__":
+    prepare_log(*sys.argv[1:])
