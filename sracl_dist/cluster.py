@@ -15,8 +15,11 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from sracl_dist.config.sections import ClusterConfig
 from sracl_dist.errors import SetupError, SraclError, StageError, first_line
+from sracl_dist.room import require_room, waiting_for_nodes
 
 SHARDS_IN_FLIGHT_PER_WORKER = 2
+ROOM_CHECK_S = 30.0
+"""After so long without a result it is looked whether a lost node has left too little room for the workers."""
 
 Shard = TypeVar("Shard")
 
@@ -27,6 +30,7 @@ class Cluster:
 
     num_cpus: int
     num_gpus: int
+    """At least 1 where `cluster.use_gpus` says that there will be some, and 0 where it says that none is used."""
     num_nodes: int
     """Nodes with CPUs for work."""
     cpus_per_node: int
@@ -51,7 +55,8 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
         SetupError: the cluster cannot be reached or started.
     """
     if ray.is_initialized():
-        yield _describe(is_local=False)
+        with waiting_for_nodes(config.wait_s):
+            yield _describe(config, is_local=False)
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     private: dict[str, Any] = {}
@@ -68,7 +73,8 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
         reason = first_line(error)
         raise SetupError(f"The Ray cluster {address} cannot be used ({reason}); check cluster.address.") from None
     try:
-        yield _describe(is_local=address == "local")
+        with waiting_for_nodes(config.wait_s):
+            yield _describe(config, is_local=address == "local")
     finally:
         ray.shutdown()
 
@@ -83,12 +89,13 @@ def usable_cpus() -> int:
     return cores
 
 
-def _describe(*, is_local: bool) -> Cluster:
+def _describe(config: ClusterConfig, *, is_local: bool) -> Cluster:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
     return Cluster(
         num_cpus=sum(cpus),
-        num_gpus=int(sum(node.get("GPU", 0) for node in nodes)),
+        num_gpus={None: gpus, True: max(1, gpus), False: 0}[config.use_gpus],
         num_nodes=len(cpus),
         cpus_per_node=min(cpus, default=1),
         is_local=is_local,
@@ -138,7 +145,7 @@ def map_shards(
     actor = _worker_class(cpus_per_worker, gpus_per_worker)
     workers: list[Any] = [actor.remote(make, arguments) for _ in range(num_workers)]
     try:
-        _feed(workers, shards, on_result)
+        _feed(workers, shards, on_result, lambda: require_room(num_workers, cpus_per_worker, gpus_per_worker))
     finally:
         for worker in workers:
             ray.kill(worker)
@@ -162,8 +169,10 @@ def broadcast_shards(
 
     def ask(shard: Shard) -> list[Any]:
         shared = ray.put(shard)
+        answers = [worker.process.remote(shared) for worker in workers]
+        _wait(answers, len(answers), lambda: require_room(len(arguments), cpus_per_worker, gpus_per_worker))
         with unwrapped_errors():
-            results: list[Any] = ray.get([worker.process.remote(shared) for worker in workers])
+            results: list[Any] = ray.get(answers)
         return results
 
     try:
@@ -177,7 +186,21 @@ def _worker_class(cpus: int, gpus: int) -> Any:
     return ray.remote(_Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=3, max_task_retries=3)
 
 
-def _feed(workers: list[Any], shards: Sequence[Any], on_result: Callable[[Any, Any], None]) -> None:
+def _wait(running: Sequence[ray.ObjectRef], num: int, check_room: Callable[[], None]) -> list[ray.ObjectRef]:
+    """Wait for `num` results. Work of a lost node is done again elsewhere, and where there is no room, never."""
+    while True:
+        finished, _ = ray.wait(list(running), num_returns=num, timeout=ROOM_CHECK_S)
+        if len(finished) == num:
+            return list(finished)
+        check_room()
+
+
+def _feed(
+    workers: list[Any],
+    shards: Sequence[Any],
+    on_result: Callable[[Any, Any], None],
+    check_room: Callable[[], None],
+) -> None:
     waiting = deque(shards)
     running: dict[ray.ObjectRef, tuple[Any, Any]] = {}
 
@@ -190,10 +213,10 @@ def _feed(workers: list[Any], shards: Sequence[Any], on_result: Callable[[Any, A
         for worker in workers:
             submit(worker)
     while running:
-        finished, _ = ray.wait(list(running), num_returns=1)
-        worker, shard = running.pop(finished[0])
+        (finished,) = _wait(list(running), 1, check_room)
+        worker, shard = running.pop(finished)
         with unwrapped_errors():
-            result = ray.get(finished[0])
+            result = ray.get(finished)
         submit(worker)
         on_result(shard, result)
 
@@ -212,22 +235,3 @@ def unwrapped_errors() -> Iterator[None]:
         raise StageError(
             f"A worker process died again and again ({first_line(error)}); see its log, memory first."
         ) from error
-
-
-def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The number of workers") -> None:
-    """Refuse what could never be scheduled, node by node; Ray itself would wait for ever.
-
-    `setting` is the key that the message names.
-
-    Raises:
-        SetupError: the cluster's nodes cannot hold the workers.
-    """
-    wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in nodes)
-    if num_workers > room:
-        each = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
-        raise SetupError(
-            f"{setting} is {num_workers} and the cluster has room for {room} workers with {each} each; "
-            f"use fewer or smaller workers, or a larger cluster."
-        )

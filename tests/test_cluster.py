@@ -138,3 +138,19 @@ def test_more_than_the_cluster_has_is_refused(
             cpus_per_worker=cpus,
             gpus_per_worker=gpus,
         )
+
+
+def test_nodes_that_do_not_come_are_waited_for_and_then_refused(cluster: Cluster) -> None:
+    with (
+        connected(ClusterConfig(wait_s=0.5)),
+        pytest.raises(SetupError, match=r"room for 2 workers with 1 CPU each after 0\.5s of waiting"),
+    ):
+        collect(make_square, (0,), 5, num_workers=3)
+
+
+@pytest.mark.parametrize(("use_gpus", "num_gpus"), [(None, 0), (True, 1), (False, 0)])
+def test_gpus_that_are_not_there_yet_count_where_the_setting_says_so(
+    cluster: Cluster, use_gpus: bool | None, num_gpus: int
+) -> None:
+    with connected(ClusterConfig(use_gpus=use_gpus)) as described:
+        assert described.num_gpus == num_gpus

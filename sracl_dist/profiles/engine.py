@@ -13,13 +13,14 @@ import ray.data
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.exceptions import RayActorError, RayError
 
-from sracl_dist.cluster import Cluster, require_room
+from sracl_dist.cluster import Cluster
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError, StageError
 from sracl_dist.profiles.answers import ANSWERS, EngineDied
 from sracl_dist.profiles.attempts import sampling_of
 from sracl_dist.profiles.prompts import Prompt
+from sracl_dist.room import require_room
 
 CACHE_BLOCK_TOKENS = 32
 """Only whole blocks are shared between prompts, and the CPU back end's default of 128 exceeds most system messages."""

@@ -22,11 +22,12 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from safetensors.torch import load as load_tensors
 
 from sracl_dist.artifacts import RunFolder, StageFolder
-from sracl_dist.cluster import connected, require_room
+from sracl_dist.cluster import connected
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import SraclError, StageError, StorageError, first_line
 from sracl_dist.model.encoders import encoder_class
+from sracl_dist.room import require_room
 from sracl_dist.stages import StageResult
 from sracl_dist.train.display import Display
 from sracl_dist.train.loop import make_batches, require_trainable

@@ -31,6 +31,12 @@ class ClusterConfig:
 
     address: str | None = neutral(None)
     """Address of a Ray cluster; null takes RAY_ADDRESS, which `ray job submit` sets, else starts a private one here."""
+    wait_s: float = neutral(0.0)
+    """How long a stage waits for nodes that the cluster starts for it; 0 for a cluster of fixed size, where a stage
+    that has no room stops at once."""
+    use_gpus: bool | None = neutral(None)
+    """Whether the stages use GPUs; null looks whether the cluster has any now, so use true where it starts them only
+    when they are asked for."""
     num_cpus: int | None = neutral(None)
     """CPUs of the private cluster; null takes all that this process may use."""
     object_store_bytes: int = neutral(400_000_000)
@@ -39,6 +45,7 @@ class ClusterConfig:
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         require(self.num_cpus is None or self.num_cpus >= 1, "cluster.num_cpus", self.num_cpus, "use 1 or more")
+        require(self.wait_s >= 0, "cluster.wait_s", self.wait_s, "use 0 or more")
         lowest = 80_000_000
         require(
             self.object_store_bytes >= lowest,

@@ -1,0 +1,138 @@
+"""Jobs submitted to a cluster of several nodes on this machine: logs, exit status, and nodes that are lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ray_nodes import ROOT, Nodes, log_of, ray_nodes, wait_until
+from small_run import NUM_USERS, small_values, write_log
+from synthetic import make_sequences, write_run
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.config import load_config
+from sracl_dist.stages import STAGES, stage_status
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with ray_nodes(2) as started:
+        yield started
+
+
+def write_config(folder: Path, values: dict[str, object]) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    return str(folder / "config.yaml")
+
+
+@pytest.fixture
+def three_nodes(nodes: Nodes) -> Nodes:
+    """Replaces what another test has lost."""
+    for _ in range(3 - len(nodes.raylets())):
+        nodes.add()
+    nodes.wait_for(3)
+    return nodes
+
+
+def finish_before(stage: str, config_file: str, run: RunFolder) -> None:
+    """Give the stages before this one manifests as if they had been made with this configuration."""
+    config = load_config(config_file)
+    for name in STAGES[stage].inputs:
+        for earlier in (*STAGES[name].inputs, name):
+            folder = run.stage(earlier)
+            draft = stage_status(STAGES[earlier], config, run).draft
+            old = folder.manifest()
+            draft.rows = old.rows if old else {}
+            folder.commit(draft)
+
+
+def test_a_job_takes_the_code_along_and_leaves_the_rest(three_nodes: Nodes) -> None:
+    program = "import os, sracl_dist; print('HAS', sorted(os.listdir())); print('CODE', sracl_dist.__file__)"
+    job = three_nodes.submit("python", "-c", f'"{program}"')
+    told = log_of(job)
+    assert job.returncode == 0, told
+    line = next(line for line in told.splitlines() if line.startswith("HAS"))
+    assert {"configs", "jobs", "sracl_dist"} <= set(yaml.safe_load(line.removeprefix("HAS ")))
+    assert not {"tests", "docs", "runs", ".git", ".venv", "cluster"} & set(yaml.safe_load(line.removeprefix("HAS ")))
+    code = next(line for line in told.splitlines() if line.startswith("CODE"))
+    assert str(ROOT) not in code
+    assert "working_dir_files" in code
+
+
+def test_logs_and_exit_status_come_through(three_nodes: Nodes, tmp_path: Path) -> None:
+    write_log(tmp_path)
+    values = small_values(tmp_path)
+    values.pop("cluster")
+    config = write_config(tmp_path, values)
+    job = three_nodes.submit("python", "jobs/prepare.py", "--config", config)
+    told = log_of(job)
+    assert job.returncode == 0, told
+    assert "prepare: wrote items" in told
+    assert RunFolder(values["run"]["dir"]).stage("prepare").read_table("users.parquet").num_rows == NUM_USERS
+    failing = three_nodes.submit("python", "jobs/train.py", "--config", config, "run.dir=" + str(tmp_path / "other"))
+    told = log_of(failing)
+    assert failing.returncode == 1
+    assert "error: The stage train reads the stage prepare, which is not ready" in told
+    assert "Traceback" not in told.partition("Job '")[0]
+
+
+def test_training_goes_on_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path) -> None:
+    sequences = make_sequences(400)
+    run = write_run(tmp_path / "run", sequences)
+    values = small_values(tmp_path) | {"cluster": {}}
+    values["train"] = {"epochs": 12, "patience": 12, "batch_rows": 8, "num_workers": 2, "max_failures": 3}
+    config = write_config(tmp_path, values)
+    finish_before("train", config, run)
+    job = three_nodes.submit("python", "jobs/train.py", "--config", config)
+    wait_until([tmp_path / "run" / "train" / "metrics.jsonl"], job)
+    three_nodes.lose_node("ray::RayTrainWorker")
+    told = log_of(job)
+    assert job.returncode == 0, told
+    assert "/12 epochs" in told
+    lines = run.stage("train").read_bytes("metrics.jsonl").splitlines()
+    assert len(lines) == 12
+    assert run.stage("train").manifest() is not None
+
+
+def test_neighbours_are_complete_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path) -> None:
+    sequences = make_sequences(6000, lengths=(3, 5))
+    run = write_run(tmp_path / "run", sequences)
+    run.stage("neighbours").delete(run.stage("neighbours").files())
+    values = small_values(tmp_path) | {"cluster": {}}
+    values["neighbours"] = {"num_neighbours": 4, "num_index_shards": 2, "query_block_rows": 20, "num_sampled": 50}
+    config = write_config(tmp_path, values)
+    finish_before("neighbours", config, run)
+    job = three_nodes.submit("python", "jobs/neighbours.py", "--config", config)
+    wait_until([tmp_path / "run" / "neighbours" / "blocks" / "users"], job)
+    three_nodes.lose_node("ray::_Worker")
+    told = log_of(job)
+    assert job.returncode == 0, told
+    table = run.stage("neighbours").read_table("users.parquet")
+    assert np.array_equal(table["key"].to_numpy(), np.arange(6000))
+    quality = run.stage("neighbours").read_json("quality.json")
+    assert quality["users"]["recall"] == 1.0
+
+
+def test_a_stage_waits_for_nodes_that_come(three_nodes: Nodes, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", make_sequences(60))
+    values = small_values(tmp_path) | {"cluster": {"wait_s": 120}}
+    values["train"] = {"epochs": 1, "num_workers": 4}
+    config = write_config(tmp_path, values)
+    finish_before("train", config, run)
+    refused = three_nodes.submit("python", "jobs/train.py", "--config", config, "cluster.wait_s=1")
+    told = log_of(refused)
+    assert refused.returncode == 1
+    assert "has room for 3 workers with 1 CPU each after 1.0s of waiting (cluster.wait_s)" in told
+    job = three_nodes.submit("python", "jobs/train.py", "--config", config)
+    for line in job.stdout or ():
+        if "cluster: asking for nodes with room for 4 workers with 1 CPU each" in line:
+            break
+    three_nodes.add()
+    told = log_of(job)
+    assert job.returncode == 0, told
+    assert "cluster: room for: 1 workers" in told or "cluster: room for: 4 workers" in told
+    assert len(run.stage("train").read_bytes("metrics.jsonl").splitlines()) == 1
