@@ -109,6 +109,7 @@ STAGES = {
             function="sracl_dist.evaluate.job:evaluate",
             settings=("evaluate",),
             inputs=("prepare", "train"),
+            version=2,  # ties are those of exact scores
         ),
         Stage(
             name="recommend",
@@ -116,6 +117,7 @@ STAGES = {
             function="sracl_dist.recommend:recommend",
             settings=("recommend",),
             inputs=("prepare", "train"),
+            version=2,  # ties are those of exact scores
         ),
         Stage(
             name="report",

@@ -4,6 +4,7 @@ A new one is a module with a function from a dataclass of settings to figures by
 """
 
 BENCHES = {
+    "evaluate": "sracl_dist.bench.evaluate:measure",
     "neighbours": "sracl_dist.bench.neighbours:measure",
     "profile": "sracl_dist.bench.profile:measure",
     "prepare": "sracl_dist.bench.prepare:measure",
