@@ -126,7 +126,7 @@ def test_a_step_writes_nothing_but_the_rows_it_touches(sequences: Sequences, tab
             read.append(touched.items_N)
 
         trainer.optimiser.share = remembered  # type: ignore[method-assign]
-        train_step(trainer, rows, step)
+        train_step(trainer, trainer.parts(rows), step)
         trainer.optimiser.share = share  # type: ignore[method-assign]
         (items,) = read
         others = torch.ones(len(weight), dtype=torch.bool)
@@ -150,7 +150,7 @@ def test_clipping_counts_the_rows_and_scales_them(sequences: Sequences, tables: 
         step()
 
     trainer.optimiser.step = stepping  # type: ignore[assignment]
-    _, norm, _ = train_step(trainer, trainer.batches.order(0)[0], 0)
+    _, norm, _ = train_step(trainer, trainer.parts(trainer.batches.order(0)[0]), 0)
     assert float(norm) > 0.01
     assert float(torch.nn.utils.get_total_norm(seen)) == pytest.approx(0.001, rel=1e-3)
     assert any(len(gradient) > 10 and gradient.shape[1:] == (16,) for gradient in seen)
@@ -184,7 +184,7 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_holds_settled_rows(
     trainer, other = make_sampled(sequences, tables), make_sampled(sequences, tables)
     trainer.model.train()
     for step, rows in enumerate(trainer.batches.order(0)):
-        train_step(trainer, rows, step)
+        train_step(trainer, trainer.parts(rows), step)
     everything = torch.arange(NUM_ITEMS + 1)
     expected = trainer.optimiser.current(everything)
     assert not torch.equal(expected, trainer.model.catalogue.embedding.weight)
