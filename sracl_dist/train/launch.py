@@ -27,9 +27,11 @@ from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import SraclError, StageError, StorageError, first_line
 from sracl_dist.model.encoders import encoder_class
+from sracl_dist.observe import say
 from sracl_dist.room import require_room
 from sracl_dist.stages import StageResult
 from sracl_dist.train.display import Display
+from sracl_dist.train.estimate import estimate, sizes_of
 from sracl_dist.train.loop import make_batches, require_trainable
 from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress, progress_of, read_description
 from sracl_dist.train.work import (
@@ -52,7 +54,7 @@ def train(config: Config, run: RunFolder) -> StageResult:
 
     Raises:
         SetupError: the cluster can never hold the workers.
-        StageError: training cannot go on.
+        StageError: training cannot go on, or its memory would not suffice.
         StorageError: an input table or a checkpoint is damaged, or the run folder cannot be written.
     """
     encoder_class(config.model.encoder)
@@ -62,6 +64,8 @@ def train(config: Config, run: RunFolder) -> StageResult:
     with connected(config.cluster) as cluster:
         use_gpu = cluster.num_gpus > 0 and config.train.gpus_per_worker == 1
         require_room(config.train.num_workers, config.train.cpus_per_worker, int(use_gpu), "train.num_workers")
+        need = estimate(config, sizes_of(config, run, sequences), on_gpu=use_gpu)
+        say(f"{STAGE}: {need.line(config.train.num_workers)}")
         with Display(config, batches.num_targets) as display:
             result = _run_workers(config, run, use_gpu, display.board)
         return _publish(config, run.stage(STAGE), result, batches.num_targets)

@@ -22,6 +22,7 @@ from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.display import Reporter
+from sracl_dist.train.estimate import available_bytes, device_bytes, estimate, require_memory, sizes_of
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.saving import SaveSchedule
 from sracl_dist.train.state import Progress
@@ -67,6 +68,12 @@ def work(config: Config, run: RunFolder, board: Any) -> None:
     worker = Worker(rank=context.get_world_rank(), world_size=context.get_world_size(), device=get_device())
     prepare_process(worker.device, config.train.cpus_per_worker)
     sequences = load_sequences(run)
+    require_memory(
+        estimate(config, sizes_of(config, run, sequences), on_gpu=worker.is_on_gpu),
+        workers_here=context.get_local_world_size(),
+        host_bytes=available_bytes(),
+        device_bytes=device_bytes(worker.device),
+    )
     tables = SemanticTables(run=run, sequences=sequences)
     trainer = make_trainer(config, sequences, tables, worker)
     progress = _restore(trainer, run.stage(STAGE))

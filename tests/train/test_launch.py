@@ -126,6 +126,17 @@ def test_more_workers_than_the_cluster_holds_are_refused(run: RunFolder) -> None
         train(config, run)
 
 
+def test_what_cannot_fit_into_memory_is_refused_before_it_begins(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", SEQUENCES)
+    config = make_config(run.location, "objectives.terms=[next_item]", "model.width=1000000000")
+    with (
+        contextlib.redirect_stderr(io.StringIO()) as output,
+        pytest.raises(StageError, match=r"^Training needs about \d+\.\d GB of memory and .*softmax=sampled"),
+    ):
+        train(config, run)
+    assert "train: needs about " in output.getvalue()
+
+
 def test_a_failure_is_told_in_one_sentence(run: RunFolder) -> None:
     folder = run.stage("train")
     known = StageError("The loss is nan; use a lower train.learning_rate.")

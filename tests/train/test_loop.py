@@ -119,7 +119,7 @@ def test_a_step_in_parts_learns_the_same(sequences: Sequences, tables: SemanticT
 
 def test_a_step_in_parts_has_fewer_negatives(sequences: Sequences, tables: SemanticTables) -> None:
     terms = []
-    for trainer in trainers(sequences, tables, "intra_sequence"):
+    for trainer in trainers(sequences, tables, "next_item,intra_sequence"):
         trainer.parallel.train()
         terms.append(train_step(trainer, trainer.parts(trainer.batches.order(0)[0]), 0)[0])
     whole, parts = (each["intra_sequence"].item() for each in terms)

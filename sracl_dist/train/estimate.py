@@ -1,0 +1,278 @@
+"""What training needs in memory, before it begins, and whether the machine has it.
+
+The estimate is of one worker, part by part, from the sizes of the data and the configuration; what grows with the
+catalogue, the users or the log is counted, the rest is allowed for. Pages of files that are mapped, such as vectors,
+are the system's to drop and not counted.
+
+V catalogue, U users, N items of all users, T items of a step, D width, P width of the vectors, K neighbours.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.columns import VECTOR
+from sracl_dist.config import Config
+from sracl_dist.data.sequences import Sequences
+from sracl_dist.errors import StageError
+from sracl_dist.model.softmax import GPU_SCORES_PER_CHUNK, LEAST_ROWS, SCORES_PER_CHUNK
+
+BYTES_PER_GB = 1e9
+FLOAT, INT, LONG = 4, 4, 8
+"""Bytes of a number."""
+PROCESS_BYTES = 450_000_000
+"""A worker of Ray Train with PyTorch before it has read anything, and what allocators keep."""
+GPU_PROCESS_BYTES = 600_000_000
+"""The same on a GPU: CUDA's context and the libraries' kernels."""
+MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
+CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+"""Where a container's limit and use of memory stand, in the second and the first version of control groups."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much there is of everything."""
+
+    num_items: int
+    num_users: int
+    num_places: int
+    """Items of all users together."""
+    vector_width: int = 0
+    """Width P of the vectors; 0 where none is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Something that takes memory."""
+
+    name: str
+    num_bytes: int
+    mend: str
+    """What makes it smaller."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What one worker needs; on a GPU in both memories."""
+
+    host: tuple[Part, ...]
+    device: tuple[Part, ...]
+    """Empty without a GPU, when everything is in the host's memory."""
+
+    @property
+    def host_bytes(self) -> int:
+        """Needed in the host's memory."""
+        return _sum(self.host)
+
+    @property
+    def device_bytes(self) -> int:
+        """Needed in the GPU's memory."""
+        return _sum(self.device)
+
+    def line(self, num_workers: int) -> str:
+        """One line for the person who starts the training."""
+        largest = _largest(self.device or self.host)
+        where = f"{_gb(self.host_bytes)} of memory"
+        if self.device:
+            where += f" and {_gb(self.device_bytes)} of GPU memory"
+        each = f" for each of {num_workers} workers" if num_workers > 1 else ""
+        return f"needs about {where}{each}, most of it ({_gb(largest.num_bytes)}) for {largest.name}"
+
+
+def sizes_of(config: Config, run: RunFolder, sequences: Sequences) -> Sizes:
+    """Sizes of a run whose tables are there."""
+    width = 0
+    kinds = (("items/", config.model.item_text), ("users/", "cross_sequence" in config.objectives.terms))
+    for kind, is_read in kinds:
+        folder = run.stage("embed")
+        names = [name for name in folder.files(kind) if name.endswith(".parquet")]
+        if is_read and names:
+            schema = pq.read_schema(folder.path(names[0]), filesystem=folder.filesystem)
+            width = schema.field(VECTOR).type.list_size
+    return Sizes(
+        num_items=sequences.num_items,
+        num_users=sequences.num_users,
+        num_places=len(sequences.items),
+        vector_width=width,
+    )
+
+
+def estimate(config: Config, sizes: Sizes, *, on_gpu: bool) -> Estimate:
+    """What one of the configured workers needs."""
+    lasting = [*_table(config, sizes), *_users(config, sizes)]
+    passing = max(_step(config, sizes, on_gpu=on_gpu), _validation(sizes, on_gpu=on_gpu), key=_sum)
+    log = Part(
+        name="the log",
+        # The table itself, its copy while it is read, and the windows and their order.
+        num_bytes=2 * INT * sizes.num_places + (3 * LONG + 6 * LONG) * _num_windows(config, sizes),
+        mend="train on a shorter log",
+    )
+    process = Part(name="the process itself", num_bytes=PROCESS_BYTES, mend="use a larger machine")
+    if not on_gpu:
+        return Estimate(host=(*lasting, *passing, log, process), device=())
+    # Tables are made in the host's memory, and come back for a checkpoint.
+    copies = Part(
+        name="copies of item embeddings and their moments",
+        num_bytes=2 * FLOAT * (sizes.num_items + 1) * config.model.width,
+        mend=_table_mend(config),
+    )
+    gpu_process = Part(name="the process itself", num_bytes=GPU_PROCESS_BYTES, mend="use a larger GPU")
+    return Estimate(host=(copies, log, process), device=(*lasting, *passing, gpu_process))
+
+
+def require_memory(need: Estimate, *, workers_here: int, host_bytes: int, device_bytes: int | None) -> None:
+    """Refuse a training that cannot fit.
+
+    Args:
+        need: of one worker.
+        workers_here: how many share this machine's memory; each has a GPU of its own.
+        host_bytes: what is there for all of them.
+        device_bytes: what is there on the GPU.
+
+    Raises:
+        StageError: names the largest part and what makes it smaller.
+    """
+    checks = [("memory", need.host, workers_here, host_bytes)]
+    if device_bytes is not None:
+        checks.append(("GPU memory", need.device, 1, device_bytes))
+    for kind, parts, times, there in checks:
+        needed = times * _sum(parts)
+        if needed > there:
+            largest = _largest(parts)
+            workers = f" for {times} workers" if times > 1 else ""
+            raise StageError(
+                f"Training needs about {_gb(needed)} of {kind}{workers} and {_gb(there)} are there; the largest part "
+                f"is {_gb(times * largest.num_bytes)} for {largest.name}: {largest.mend}."
+            )
+
+
+def available_bytes() -> int:
+    """What this process could have of the host's memory, with what it has already.
+
+    It is the machine's rest, or less where a container's limit says so.
+    """
+    rest = [_kilobytes(MEMINFO, "MemAvailable:")]
+    for limit, used in CGROUPS:
+        if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+            rest.append(int(text) - int(used.read_text()))
+    return max(0, min(rest)) + _kilobytes(STATUS, "VmRSS:")
+
+
+def device_bytes(device: torch.device) -> int | None:
+    """What is free on the GPU, with what this process has already; None on a processor."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
+
+
+def _table(config: Config, sizes: Sizes) -> list[Part]:
+    """What there is for every item."""
+    num, width, terms = sizes.num_items + 1, config.model.width, config.objectives.terms
+    sampled = config.objectives.next_item.softmax == "sampled"
+    table_bytes, mend = FLOAT * num * width, _table_mend(config)
+    # Counts; which items are candidates, and their places; where text is used, whose embedding each one has.
+    lookups = 4 * LONG * num + 3 * LONG * num * sampled + LONG * num * config.model.item_text
+    if "intra_sequence" in terms or config.model.item_text:
+        lookups += INT * num * config.neighbours.num_neighbours
+    if "intra_sequence" in terms:
+        lookups += num * (INT * config.objectives.intra_sequence.num_neighbours + LONG)
+    parts = [
+        Part(name="item embeddings and their moments", num_bytes=3 * table_bytes, mend=mend),
+        Part(name="item lookups", num_bytes=lookups, mend="train with fewer items"),
+    ]
+    if sampled:
+        parts.append(Part(name="ages of the embeddings", num_bytes=INT * num, mend=mend))
+        return parts  # and text vectors stay in their file
+    if config.model.item_text:
+        text_bytes = FLOAT * num * sizes.vector_width
+        parts.append(Part(name="text vectors of items", num_bytes=text_bytes, mend=mend))
+    return parts
+
+
+def _table_mend(config: Config) -> str:
+    if config.objectives.next_item.softmax == "full":
+        return "set objectives.next_item.softmax=sampled, or a smaller model.width"
+    return "set a smaller model.width, or train with fewer items"
+
+
+def _users(config: Config, sizes: Sizes) -> list[Part]:
+    """What there is for every user."""
+    if "cross_sequence" not in config.objectives.terms:
+        return []
+    settings, num = config.objectives.cross_sequence, sizes.num_users
+    tables = num * (INT * (config.neighbours.num_neighbours + settings.num_neighbours) + LONG)
+    parts = [Part(name="neighbours of users", num_bytes=tables, mend="set a smaller neighbours.num_neighbours")]
+    if settings.neighbour_states == "bank":
+        bank = num * (FLOAT * config.model.width + 1)
+        mend = "set objectives.cross_sequence.neighbour_states=encoded"
+        parts.append(Part(name="the bank of users' states", num_bytes=bank, mend=mend))
+    return parts
+
+
+def _step(config: Config, sizes: Sizes, *, on_gpu: bool) -> list[Part]:
+    """What a step of training has at a time."""
+    model, terms = config.model, config.objectives.terms
+    passes = 1 + 2 * ("intra_sequence" in terms) + 2 * ("random_views" in terms) + ("same_target" in terms)
+    if "cross_sequence" in terms and config.objectives.cross_sequence.neighbour_states == "encoded":
+        passes += config.objectives.cross_sequence.num_neighbours
+    rows = -(-config.train.batch_rows // config.train.num_workers)
+    num_places = passes * rows * min(model.max_length, 1 + 2 * sizes.num_places // max(1, sizes.num_users))
+    per_layer = 16 * model.width + 4 * model.feedforward_width + 3 * model.num_heads * model.max_length
+    parts = [
+        Part(
+            name="the activations of a step",
+            num_bytes=FLOAT * num_places * (8 * model.width + model.num_layers * per_layer),
+            mend="set a smaller train.batch_rows, or more train.num_workers",
+        ),
+        Part(
+            name="scores in training",
+            num_bytes=3 * FLOAT * (GPU_SCORES_PER_CHUNK if on_gpu else SCORES_PER_CHUNK),
+            mend="use a larger machine",
+        ),
+    ]
+    if config.objectives.next_item.softmax == "full":
+        # It is there twice on its way from the softmax to the weights, and once more for other workers; with texts,
+        # so are the representations and what they are the sum of.
+        copies = 2 + (config.train.num_workers > 1) + 4 * model.item_text
+        table_bytes = FLOAT * (sizes.num_items + 1) * model.width
+        mend = _table_mend(config)
+        parts.append(Part(name="the gradient of all items", num_bytes=copies * table_bytes, mend=mend))
+    return parts
+
+
+def _validation(sizes: Sizes, *, on_gpu: bool) -> list[Part]:
+    """What a piece of the validation has at a time."""
+    num_scores = max(GPU_SCORES_PER_CHUNK if on_gpu else SCORES_PER_CHUNK, LEAST_ROWS * sizes.num_items)
+    # Scores, those of the piece before, and which of them are as large as the target's.
+    num_bytes = (2 * FLOAT + 1) * num_scores
+    return [Part(name="scores of users in validation", num_bytes=num_bytes, mend="train with fewer items")]
+
+
+def _sum(parts: Iterable[Part]) -> int:
+    return sum(part.num_bytes for part in parts)
+
+
+def _num_windows(config: Config, sizes: Sizes) -> int:
+    """Rows of an epoch at most."""
+    return sizes.num_users + sizes.num_places // max(1, config.model.max_length // 2)
+
+
+def _largest(parts: Iterable[Part]) -> Part:
+    return max(parts, key=lambda part: part.num_bytes)
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / BYTES_PER_GB:.1f} GB"
+
+
+def _kilobytes(path: Path, key: str) -> int:
+    line = next(line for line in path.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024

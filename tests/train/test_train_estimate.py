@@ -1,0 +1,155 @@
+"""What is counted is what is there; the figures of whole processes are checked in docs/scale-training.md."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic import make_config, make_sequences, tables_of, write_run
+from torch import Tensor
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.config import Config
+from sracl_dist.errors import StageError
+from sracl_dist.train import estimate as module
+from sracl_dist.train.estimate import (
+    Estimate,
+    Part,
+    Sizes,
+    available_bytes,
+    device_bytes,
+    estimate,
+    require_memory,
+    sizes_of,
+)
+from sracl_dist.train.loop import make_trainer
+from sracl_dist.train.worker import Worker
+
+SAMPLED = "objectives.next_item.softmax=sampled"
+LARGE = Sizes(num_items=3_000_000, num_users=1_000_000, num_places=10_000_000, vector_width=384)
+
+
+def bytes_of(need: Estimate, name: str) -> int:
+    return sum(part.num_bytes for part in (*need.host, *need.device) if name in part.name)
+
+
+def config_of(*overrides: str) -> Config:
+    return make_config("unused", "objectives.terms=[next_item]", "model.width=64", *overrides)
+
+
+@pytest.mark.parametrize("softmax", ["full", "sampled"])
+@pytest.mark.parametrize("item_text", [False, True])
+def test_lasting_parts_are_the_tensors_that_are_there(tmp_path: Path, softmax: str, item_text: bool) -> None:
+    sequences = make_sequences(50)
+    run = write_run(tmp_path, sequences)
+    overrides = ("objectives.terms=[next_item,cross_sequence]", f"objectives.next_item.softmax={softmax}")
+    config = make_config(tmp_path, *overrides, f"model.item_text={item_text}", "neighbours.num_neighbours=4")
+    sizes = sizes_of(config, run, sequences)
+    assert sizes == Sizes(num_items=48, num_users=50, num_places=len(sequences.items), vector_width=8)
+    need = estimate(config, sizes, on_gpu=False)
+    trainer = make_trainer(config, sequences, tables_of(run, sequences), Worker())
+    for parameter in trainer.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    trainer.optimiser.step()
+
+    def size_of(*tensors: Tensor) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    buffers = dict(trainer.model.named_buffers())
+    weight = trainer.model.catalogue.embedding.weight
+    moments = [trainer.optimiser.state[weight][name] for name in ("exp_avg", "exp_avg_sq")]
+    assert bytes_of(need, "embeddings and their moments") == size_of(weight, *moments)
+    assert bytes_of(need, "the bank") == size_of(*trainer.model.memory().values())
+    text = buffers.get("encoder.catalogue.text.centred_VP")
+    assert bytes_of(need, "text vectors") == (0 if text is None else size_of(text))
+    assert (text is None) == (softmax == "sampled" or not item_text)
+    lookups = [buffers[f"encoder.catalogue.{name}"] for name in ("candidates_C", "place_V")]
+    assert size_of(*lookups) < bytes_of(need, "lookups") < 10 * size_of(*lookups)
+
+
+def test_the_gradient_of_all_items_is_spared_by_sampling() -> None:
+    full, sampled = (estimate(config_of(*more), LARGE, on_gpu=False) for more in ((), (SAMPLED,)))
+    table = 4 * 3_000_001 * 64
+    assert bytes_of(full, "gradient of all items") == 2 * table
+    assert bytes_of(sampled, "gradient of all items") == 0
+    assert 3 * table < sampled.host_bytes < full.host_bytes
+    assert not sampled.device
+
+
+def test_what_a_step_has_shrinks_with_workers_and_not_with_items() -> None:
+    small = Sizes(num_items=10, num_users=1_000_000, num_places=10_000_000)
+    names = [SAMPLED, "train.batch_rows=4096"]
+    one, four = (estimate(config_of(*names, f"train.num_workers={n}"), small, on_gpu=False) for n in (1, 4))
+    assert bytes_of(one, "activations") == 4 * bytes_of(four, "activations") > 0
+
+
+def test_on_a_gpu_tables_are_there_and_the_log_is_not() -> None:
+    need = estimate(config_of(SAMPLED), LARGE, on_gpu=True)
+    table = 4 * 3_000_001 * 64
+    assert need.device_bytes > 3 * table
+    assert sum(part.num_bytes for part in need.host if part.name == "the log") > 4 * 10_000_000
+    assert "the log" not in [part.name for part in need.device]
+    assert need.line(2).startswith(f"needs about {need.host_bytes / 1e9:.1f} GB of memory and ")
+    assert "for each of 2 workers" in need.line(2)
+    assert need.line(1).endswith("GB) for item embeddings and their moments")
+
+
+def test_what_does_not_fit_is_refused_with_the_largest_part_and_its_mend() -> None:
+    need = estimate(config_of(), LARGE, on_gpu=False)
+    require_memory(need, workers_here=1, host_bytes=need.host_bytes, device_bytes=None)
+    with pytest.raises(StageError) as caught:
+        require_memory(need, workers_here=2, host_bytes=2 * need.host_bytes - 1, device_bytes=None)
+    amount = f"{2 * need.host_bytes / 1e9:.1f} GB"
+    assert str(caught.value) == (
+        f"Training needs about {amount} of memory for 2 workers and {amount} are there; the largest part is 4.6 GB for "
+        f"item embeddings and their moments: set objectives.next_item.softmax=sampled, or a smaller model.width."
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mend"),
+    [
+        ((SAMPLED,), "set a smaller model.width, or train with fewer items"),
+        ((SAMPLED, "objectives.terms=[next_item,cross_sequence]", "model.width=2", "model.num_heads=1"), "num_neigh"),
+        ((SAMPLED, "train.batch_rows=1000000"), "set a smaller train.batch_rows, or more train.num_workers"),
+    ],
+)
+def test_the_mend_is_that_of_the_largest_part(overrides: tuple[str, ...], mend: str) -> None:
+    sizes = Sizes(num_items=3_000_000, num_users=50_000_000, num_places=500_000_000, vector_width=384)
+    need = estimate(config_of(*overrides), sizes, on_gpu=False)
+    parts = tuple(part for part in need.host if part.name != "the log")
+    with pytest.raises(StageError, match=mend):
+        require_memory(Estimate(host=parts, device=()), workers_here=1, host_bytes=10**6, device_bytes=None)
+
+
+def test_the_gpu_is_one_workers_own() -> None:
+    part = Part(name="something", num_bytes=5 * 10**9, mend="make it small")
+    need = Estimate(host=(part,), device=(part,))
+    require_memory(need, workers_here=2, host_bytes=10**10, device_bytes=5 * 10**9)
+    with pytest.raises(StageError, match=r"5\.0 GB of GPU memory and 4\.0 GB are there"):
+        require_memory(need, workers_here=2, host_bytes=10**10, device_bytes=4 * 10**9)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("max", 8_000), ("5000000", 5_000 - 1_000), ("9000000000", 8_000)])
+def test_what_is_there_is_the_rest_of_the_machine_or_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int
+) -> None:
+    """In units of 1,000 bytes; of kilobytes of /proc, each is 1,024."""
+    meminfo, status = tmp_path / "meminfo", tmp_path / "status"
+    meminfo.write_text("MemTotal: 99999 kB\nMemAvailable:    7812 kB\n")
+    status.write_text("Name: x\nVmRSS:\t  0 kB\n")
+    (tmp_path / "max").write_text(f"{limit}\n")
+    (tmp_path / "current").write_text("1000000\n")
+    monkeypatch.setattr(module, "MEMINFO", meminfo)
+    monkeypatch.setattr(module, "STATUS", status)
+    monkeypatch.setattr(module, "CGROUPS", ((tmp_path / "max", tmp_path / "current"), (tmp_path / "no", meminfo)))
+    assert available_bytes() // 1000 == pytest.approx(expected, abs=1)
+
+
+def test_this_machine_is_read() -> None:
+    assert available_bytes() > 10**8
+    assert device_bytes(torch.device("cpu")) is None
+
+
+def test_vectors_that_are_not_read_have_no_width(tmp_path: Path) -> None:
+    sequences = make_sequences(5)
+    assert sizes_of(config_of(), RunFolder(str(tmp_path)), sequences).vector_width == 0
