@@ -124,6 +124,7 @@ STAGES = {
             purpose="one HTML page about the run",
             function="sracl_dist.report.page:write_report",
             settings=("report",),
+            external="sracl_dist.tune.records:search_facts",
             inputs=("prepare", "profile", "embed", "neighbours", "train", "evaluate", "recommend"),
         ),
     )

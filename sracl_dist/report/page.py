@@ -17,6 +17,7 @@ from sracl_dist.report.profile_samples import profiles_section
 from sracl_dist.report.recommendation_samples import recommendations_section
 from sracl_dist.report.record import packages_section, settings_section, times_section
 from sracl_dist.report.results import PROTOCOLS, metrics_section, slices_section, training_section
+from sracl_dist.report.search import search_sections
 from sracl_dist.stages import StageResult
 
 PAGE = "report.html"
@@ -58,6 +59,7 @@ def render(config: Config, run: RunFolder) -> str:
         profiles_section(source),
         neighbours_section(source),
         training_section(source),
+        *search_sections(source),
         metrics_section(source, metrics),
         slices_section(metrics),
         recommendations_section(source),

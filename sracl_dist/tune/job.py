@@ -19,11 +19,12 @@ from sracl_dist.room import require_room
 from sracl_dist.stages import STAGES, require_inputs, stage_status
 from sracl_dist.train.loop import make_batches, require_trainable
 from sracl_dist.tune.board import Board
-from sracl_dist.tune.outputs import BEST_CONFIG, TABLE, shown_values, write_best, write_table
+from sracl_dist.tune.outputs import BEST_CONFIG, shown_values, write_best, write_table
 from sracl_dist.tune.plots import write_plots
 from sracl_dist.tune.proposals import num_trials
-from sracl_dist.tune.records import FOLDER, SEARCH, TRIALS, Records, made_for, open_search
+from sracl_dist.tune.records import FOLDER, SEARCH, TABLE, TRIALS, Records, made_for, open_search
 from sracl_dist.tune.space import Space, parse_space
+from sracl_dist.tune.trial import Checkpoints
 
 VERSION = 1
 
@@ -51,6 +52,7 @@ def tune(config: Config, run: RunFolder) -> None:
     fingerprint = hashlib.sha256(json.dumps(made_for(config, inputs), sort_keys=True).encode()).hexdigest()[:20]
     if board.num_left:
         folder.begin(fingerprint, keep=(f"{TRIALS}/", SEARCH))
+        _forget_state(folder, records)
         _search(config, run, board)
     else:
         say(f"tune: done before, all {num_trials(config, space)} trials have ended")
@@ -58,6 +60,13 @@ def tune(config: Config, run: RunFolder) -> None:
     if not board.num_left:
         _commit(config, folder, records, fingerprint, inputs, time.monotonic() - started)
     _tell(config, folder, space, records)
+
+
+def _forget_state(folder: StageFolder, records: Records) -> None:
+    """Delete what ended trials would need to go on, where the search was killed just before it did so."""
+    for trial in records:
+        if trial.is_done:
+            Checkpoints(folder, trial.number).forget_state()
 
 
 def _search(config: Config, run: RunFolder, board: Board) -> None:

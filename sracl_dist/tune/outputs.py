@@ -11,10 +11,9 @@ from sracl_dist.artifacts import StageFolder, shown_location
 from sracl_dist.config import Config, flatten, nested, with_values
 from sracl_dist.config.schema import all_keys
 from sracl_dist.stages import STAGES
-from sracl_dist.tune.records import FOLDER, TRIALS, Records, Trial
+from sracl_dist.tune.records import FOLDER, TABLE, TRIALS, Records, Trial
 from sracl_dist.tune.space import Space
 
-TABLE = "trials.csv"
 BEST_CONFIG = "best.yaml"
 SECTION = "tune."
 UNKNOWN = "???"
@@ -23,7 +22,7 @@ UNKNOWN = "???"
 
 def shown_values(values: dict[str, Any]) -> str:
     """Values of a trial for messages."""
-    return ", ".join(f"{key}={_cell(value)}" for key, value in values.items())
+    return ", ".join(f"{key}={shown_value(value)}" for key, value in values.items())
 
 
 def runnable(config: Config, trial: Trial, name: str = "") -> str:
@@ -75,12 +74,13 @@ def write_table(config: Config, folder: StageFolder, space: Space, records: Reco
     writer.writerow(["trial", "status", config.train.metric, "best_epoch", "epochs", "wall_s", *keys, "reason"])
     for trial in records:
         value = trial.best_value
-        parameters = [_cell(trial.values[key]) if key in trial.values else "" for key in keys]
+        parameters = [shown_value(trial.values[key]) if key in trial.values else "" for key in keys]
         shown = "" if value is None else repr(value)
         facts = [trial.id, trial.status, shown, trial.best_epoch, len(trial.curve), round(sum(trial.wall_s), 3)]
         writer.writerow([*facts, *parameters, trial.reason])
     folder.write_bytes(TABLE, stream.getvalue().encode())
 
 
-def _cell(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value as it is written in YAML."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

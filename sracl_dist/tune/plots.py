@@ -34,12 +34,12 @@ class Drawing:
     """Takes axes and three colours: ordinary, outstanding, receding."""
 
 
-def drawings(config: Config, space: Space, records: Records) -> list[Drawing]:
+def drawings(metric: str, space: Space, records: Records) -> list[Drawing]:
     """The plots that the trials so far allow."""
     measured = [trial for trial in records if trial.curve]
     if not measured:
         return []
-    metric = config.train.metric.upper()
+    metric = metric.upper()
     plots = [
         Drawing(
             name="best",
@@ -66,7 +66,7 @@ def drawings(config: Config, space: Space, records: Records) -> list[Drawing]:
 
 def write_plots(config: Config, folder: StageFolder, space: Space, records: Records) -> None:
     """Write every plot as PNG and SVG."""
-    for drawing in drawings(config, space, records):
+    for drawing in drawings(config.train.metric, space, records):
         canvas = Figure(figsize=SIZE, layout="constrained")
         axes = canvas.add_subplot()
         drawing.draw(axes, COLOURS)

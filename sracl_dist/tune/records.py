@@ -10,11 +10,12 @@
 Ray Tune's own state is disposable: nothing is ever read back from it.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from sracl_dist.artifacts import StageFolder
+from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config, flatten, with_values
 from sracl_dist.errors import StageOrderError, StorageError
 from sracl_dist.stages import STAGES
@@ -25,7 +26,10 @@ TRIALS = "trials"
 RECORD = "trial.json"
 CURVE = "metrics.jsonl"
 CONFIG = "config.yaml"
+TABLE = "trials.csv"
 BEST = "best/"
+SPACE = "tune.space."
+"""Start of the keys of the space in search.json."""
 
 Status = Literal["running", "finished", "stopped", "failed"]
 SEARCH_KEYS = ("tune.algorithm", "tune.num_random", "tune.scheduler")
@@ -86,7 +90,11 @@ def place_of(number: int) -> str:
 
 
 class Records:
-    """All trials of a search, by number, as they are on disk."""
+    """All trials of a search, by number, as they are on disk.
+
+    Raises:
+        StorageError: a record is damaged.
+    """
 
     def __init__(self, folder: StageFolder) -> None:
         self._folder = folder
@@ -173,8 +181,16 @@ def made_for(config: Config, inputs: dict[str, str]) -> dict[str, Any]:
     values = flatten(config, STAGES["train"].settings, with_neutral=False)
     values |= flatten(config, SEARCH_KEYS if tune.scheduler == "none" else (*SEARCH_KEYS, *SCHEDULER_KEYS))
     values = {key: value for key, value in values.items() if key not in tune.space}
-    values |= {f"tune.space.{key}": entry for key, entry in tune.space.items()}
+    values |= {f"{SPACE}{key}": entry for key, entry in tune.space.items()}
     return values | {f"the stage {name}": fingerprint for name, fingerprint in inputs.items()}
+
+
+def search_facts(config: Config) -> dict[str, str]:
+    """A digest of the search in the run folder, for the stage that shows it; empty without one."""
+    folder = RunFolder(config.run.dir, config.run.tables).stage(FOLDER)
+    if not folder.exists(TABLE):
+        return {}
+    return {"the search in tune/": hashlib.sha256(folder.read_bytes(TABLE)).hexdigest()[:20]}
 
 
 def _require_same(folder: StageFolder, old: Any, new: dict[str, Any]) -> None:

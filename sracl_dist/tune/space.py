@@ -135,12 +135,20 @@ def parse_space(config: Config) -> Space:
     if not config.tune.space:
         raise ConfigError("tune.space is empty; name the keys to search, as docs/tuning.md shows.")
     _refuse_keys(config.tune.space)
-    parameters = [_parse(key, entry) for key, entry in config.tune.space.items()]
-    space = Space(parameters=tuple(_ordered(parameters)))
+    space = read_space(config.tune.space)
     _check_conditions(space)
     _check_algorithm(config, space)
     _check_values(config, space)
     return space
+
+
+def read_space(entries: Mapping[str, Any]) -> Space:
+    """The space of entries by key, whose values are not held against a configuration.
+
+    Raises:
+        ConfigError: an entry or a condition is not well formed.
+    """
+    return Space(parameters=tuple(_ordered([_parse(key, entry) for key, entry in entries.items()])))
 
 
 def _refuse_keys(keys: Mapping[str, Any]) -> None:
