@@ -113,7 +113,10 @@ class Nodes:
         return process
 
     def _has(self, num_nodes: int) -> bool:
-        program = f"import ray; ray.init('{self.address}', log_to_driver=False); print(sum(node['Alive'] for node in ray.nodes()))"
+        program = (
+            f"import ray; ray.init('{self.address}', log_to_driver=False); "
+            "print(sum(node['Alive'] for node in ray.nodes()))"
+        )
         told = subprocess.run(
             [sys.executable, "-c", program], env=self.environment, capture_output=True, text=True, check=False
         )
