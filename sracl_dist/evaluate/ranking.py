@@ -78,18 +78,19 @@ def _count_at_least(scores: CatalogueScores, chunk: Chunk, threshold_B: Tensor) 
         count_B.add_(torch.bincount(users_P[reaches_P], minlength=len(chunk)))
         pending.clear()
 
-    mask = torch.empty(0, device=scores.device)
+    found = torch.empty(0, device=scores.device)
     for start, tile_BI in scores.tiles(chunk):
-        mask = mask if mask.shape == tile_BI.shape else torch.empty_like(tile_BI)
-        # Compared into float32, which is several times as fast as into bool; sums of ones are exact in it.
-        certain_B = torch.ge(tile_BI, highest_B[:, None], out=mask).sum(dim=1)
-        possible_B = torch.ge(tile_BI, lowest_B[:, None], out=mask).sum(dim=1)
+        found = found if found.shape == tile_BI.shape else torch.empty_like(tile_BI)
+        # Sums of ones are exact in float32.
+        certain_B = torch.ge(tile_BI, highest_B[:, None], out=found).sum(dim=1)
+        possible_B = torch.ge(tile_BI, lowest_B[:, None], out=found).sum(dim=1)
         count_B += certain_B.long()
-        users = (certain_B != possible_B).nonzero()[:, 0]
-        if len(users):
-            near = tile_BI[users]
-            rows_P, columns_P = ((near >= lowest_B[users, None]) & (near < highest_B[users, None])).nonzero().unbind(1)
-            pending.append((users[rows_P], columns_P + start))
+        near = (certain_B != possible_B).nonzero()[:, 0]
+        if len(near):
+            rows_P, places_P = (
+                ((tile_BI[near] >= lowest_B[near, None]) & (tile_BI[near] < highest_B[near, None])).nonzero().unbind(1)
+            )
+            pending.append((near[rows_P], places_P + start))
             if sum(len(part) for part, _ in pending) > PENDING_PAIRS:
                 settle()
     if pending:

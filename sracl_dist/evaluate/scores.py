@@ -27,6 +27,8 @@ CHUNK_USERS, TILE_ITEMS = 512, 2048
 and so large that calling the product costs little beside it."""
 GPU_CHUNK_USERS, GPU_TILE_ITEMS = 4096, 16_384
 """The same on a GPU, which needs large products to be busy."""
+BLOCK_ITEMS = 256
+"""Items of a user's row of a tile among which those that reach a score are looked for together."""
 PAIRS_AT_A_TIME = 32_768
 """Pairs scored exactly at a time."""
 ROWS_AT_A_TIME = 65_536
@@ -154,6 +156,23 @@ class CatalogueScores:
                 products_PD = products_PD[:, :half]
             parts.append(products_PD[:, 0])
         return torch.cat(parts)
+
+
+def reaching(tile_BI: Tensor, lowest_B: Tensor, found_BI: Tensor) -> tuple[Tensor, Tensor]:
+    """User [P] and place [P] within the tile of every product that is at least the user's lowest.
+
+    Args:
+        tile_BI: products.
+        lowest_B: float32.
+        found_BI: the same comparison as 1 or 0 for every product, which is several times as fast in float32 as in bool.
+    """
+    width = tile_BI.shape[1]
+    # Few blocks hold any, and only those are looked at again.
+    block = BLOCK_ITEMS if width % BLOCK_ITEMS == 0 else width
+    blocks = found_BI.view(-1, block).sum(dim=1).nonzero()[:, 0]
+    users, first = blocks * block // width, blocks * block % width
+    rows_P, places_P = (tile_BI.view(-1, block)[blocks] >= lowest_B[users, None]).nonzero().unbind(1)
+    return users[rows_P], first[rows_P] + places_P
 
 
 def below(values: Tensor) -> Tensor:

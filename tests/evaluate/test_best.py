@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scripted_encoder import CPU, Scripted, Stated
+from torch import Tensor
 
 from sracl_dist.evaluate import best as lists
 from sracl_dist.evaluate import scores as tiles
 from sracl_dist.evaluate.best import Best, best_items
-from sracl_dist.evaluate.scores import CatalogueScores
+from sracl_dist.evaluate.scores import CatalogueScores, Chunk
 
 
 def by_sorting(scores_V: NDArray[np.floating], removed: set[int], num_best: int) -> list[int]:
@@ -77,6 +78,7 @@ def test_equal_representations_come_by_rising_item(
     encoder = Stated(random.normal(size=(17, 32)), rows, 0.5)
     contexts = [np.concatenate([random.integers(1, 2701, 40), [user + 1]]).astype(np.int32) for user in range(17)]
     monkeypatch.setattr(tiles, "TILE_ITEMS", 128)
+    monkeypatch.setattr(tiles, "BLOCK_ITEMS", 32)
     monkeypatch.setattr(tiles, "CHUNK_USERS", 7)
     monkeypatch.setattr(lists, "PENDING_PER_PLACE", pending)
     found = split(best_items(CatalogueScores(encoder, CPU), contexts, num_best, remove_seen=remove_seen))
@@ -105,6 +107,25 @@ def test_items_that_differ_less_than_products_are_in_order(monkeypatch: pytest.M
         assert items == by_sorting((state.astype(np.float64) * rows).sum(axis=1), set(context.tolist()), num_best)
         differ += items != by_sorting(product, set(context.tolist()), num_best)
     assert differ > 6
+
+
+@pytest.mark.parametrize("tile_items", [64, 2048])
+def test_no_tile_is_a_candidate_as_a_whole(monkeypatch: pytest.MonkeyPatch, tile_items: int) -> None:
+    """What the first tiles tell keeps nearly all items from being scored exactly."""
+    random = np.random.default_rng(0)
+    encoder = Stated(random.normal(size=(9, 16)), random.normal(size=(20_000, 16)))
+    contexts = [np.array([user + 1], np.int32) for user in range(9)]
+    monkeypatch.setattr(tiles, "TILE_ITEMS", tile_items)
+    num_exact = 0
+
+    class Counting(CatalogueScores):
+        def exact(self, chunk: Chunk, users_P: Tensor, columns_P: Tensor) -> Tensor:
+            nonlocal num_exact
+            num_exact += len(users_P)
+            return super().exact(chunk, users_P, columns_P)
+
+    best_items(Counting(encoder, CPU), contexts, 10, remove_seen=True)
+    assert 9 * 10 <= num_exact < 9 * 10 * 25
 
 
 def test_nobody_gets_nothing() -> None:
