@@ -1,6 +1,6 @@
 """The rank of a target among the whole catalogue, under both protocols.
 
-B users of a chunk, I items of a tile, S pairs of a user and an item of its history, P pairs.
+B users of a chunk, I items of a tile, b blocks of a tile, S pairs of a user and an item of its history, P pairs.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sracl_dist.evaluate.scores import CatalogueScores, Chunk, above, below
+from sracl_dist.evaluate.scores import CatalogueScores, Chunk, above, below, block_items
 
 PENDING_PAIRS = 1_000_000
 """Pairs that wait for their exact scores at most, beside those of one tile."""
@@ -81,16 +81,17 @@ def _count_at_least(scores: CatalogueScores, chunk: Chunk, threshold_B: Tensor) 
     found = torch.empty(0, device=scores.device)
     for start, tile_BI in scores.tiles(chunk):
         found = found if found.shape == tile_BI.shape else torch.empty_like(tile_BI)
+        width, block = tile_BI.shape[1], block_items(tile_BI)
         # Sums of ones are exact in float32.
-        certain_B = torch.ge(tile_BI, highest_B[:, None], out=found).sum(dim=1)
-        possible_B = torch.ge(tile_BI, lowest_B[:, None], out=found).sum(dim=1)
-        count_B += certain_B.long()
-        near = (certain_B != possible_B).nonzero()[:, 0]
-        if len(near):
-            rows_P, places_P = (
-                ((tile_BI[near] >= lowest_B[near, None]) & (tile_BI[near] < highest_B[near, None])).nonzero().unbind(1)
-            )
-            pending.append((near[rows_P], places_P + start))
+        certain_b = torch.ge(tile_BI, highest_B[:, None], out=found).view(-1, block).sum(dim=1)
+        possible_b = torch.ge(tile_BI, lowest_B[:, None], out=found).view(-1, block).sum(dim=1)
+        count_B += certain_b.view(len(chunk), -1).sum(dim=1).long()
+        blocks = (certain_b != possible_b).nonzero()[:, 0]
+        if len(blocks):
+            users, first = blocks * block // width, blocks * block % width + start
+            near = tile_BI.view(-1, block)[blocks]
+            rows_P, places_P = ((near >= lowest_B[users, None]) & (near < highest_B[users, None])).nonzero().unbind(1)
+            pending.append((users[rows_P], first[rows_P] + places_P))
             if sum(len(part) for part, _ in pending) > PENDING_PAIRS:
                 settle()
     if pending:

@@ -158,6 +158,11 @@ class CatalogueScores:
         return torch.cat(parts)
 
 
+def block_items(tile_BI: Tensor) -> int:
+    """BLOCK_ITEMS, or all of a tile that they do not divide."""
+    return BLOCK_ITEMS if tile_BI.shape[1] % BLOCK_ITEMS == 0 else tile_BI.shape[1]
+
+
 def reaching(tile_BI: Tensor, lowest_B: Tensor, found_BI: Tensor) -> tuple[Tensor, Tensor]:
     """User [P] and place [P] within the tile of every product that is at least the user's lowest.
 
@@ -166,9 +171,8 @@ def reaching(tile_BI: Tensor, lowest_B: Tensor, found_BI: Tensor) -> tuple[Tenso
         lowest_B: float32.
         found_BI: the same comparison as 1 or 0 for every product, which is several times as fast in float32 as in bool.
     """
-    width = tile_BI.shape[1]
+    width, block = tile_BI.shape[1], block_items(tile_BI)
     # Few blocks hold any, and only those are looked at again.
-    block = BLOCK_ITEMS if width % BLOCK_ITEMS == 0 else width
     blocks = found_BI.view(-1, block).sum(dim=1).nonzero()[:, 0]
     users, first = blocks * block // width, blocks * block % width
     rows_P, places_P = (tile_BI.view(-1, block)[blocks] >= lowest_B[users, None]).nonzero().unbind(1)

@@ -66,6 +66,7 @@ def test_tiles_do_not_change_ranks(
     targets = random.integers(1, num_items + 1, 23).astype(np.int32)
     states = encoder.states(contexts)
     monkeypatch.setattr(tiles, "TILE_ITEMS", 8)
+    monkeypatch.setattr(tiles, "BLOCK_ITEMS", 4)
     monkeypatch.setattr(tiles, "CHUNK_USERS", chunk_users)
     monkeypatch.setattr(tiles, "PAIRS_AT_A_TIME", 5)
     monkeypatch.setattr(ranking, "PENDING_PAIRS", pending)
