@@ -20,6 +20,12 @@ BIN = Path(sys.executable).parent
 CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
 """Where Ray notes the address of the cluster that last started on the machine."""
 
+COUNT_NODES = """
+import sys, ray
+ray.init(sys.argv[1], log_to_driver=False)
+print(sum(node["Alive"] for node in ray.nodes()))
+"""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -113,12 +119,12 @@ class Nodes:
         return process
 
     def _has(self, num_nodes: int) -> bool:
-        program = (
-            f"import ray; ray.init('{self.address}', log_to_driver=False); "
-            "print(sum(node['Alive'] for node in ray.nodes()))"
-        )
         told = subprocess.run(
-            [sys.executable, "-c", program], env=self.environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", COUNT_NODES, self.address],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return told.stdout.strip() == str(num_nodes)
 

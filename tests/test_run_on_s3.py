@@ -37,22 +37,25 @@ def describe(message: str, attempt: int) -> Response:
     return good(f"Likes stories of kind {zlib.crc32(message.encode())}.")
 
 
-def run_pipeline(folder: Path, run_dir: str, *overrides: str) -> str:
-    """Take a small log through all stages, with profiles from a server; returns what the person saw."""
-    write_log(folder)
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """Settings for a small log, with profiles from a server."""
+    write_log(tmp_path)
     with ChatServer(describe).running() as chat:
         profile = {"engine": "endpoint", "model": MODEL, "endpoint": {"url": chat.url}, "commit_interval_s": 0.1}
-        values = small_values(folder) | {"profile": profile}
-        values["run"] = {"dir": run_dir, "seed": 1}
-        (folder / "config.yaml").write_text(yaml.safe_dump(values))
-        job = subprocess.run(
-            [sys.executable, str(JOBS / "pipeline.py"), "--config", str(folder / "config.yaml"), *overrides],
-            env={**os.environ, "NO_PROXY": "127.0.0.1"},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(small_values(tmp_path) | {"profile": profile}))
+        yield tmp_path / "config.yaml"
+
+
+def run_pipeline(config: Path, *overrides: str) -> str:
+    """Take the log through all stages; returns what the person saw."""
+    job = subprocess.run(
+        [sys.executable, str(JOBS / "pipeline.py"), "--config", str(config), *overrides],
+        env={**os.environ, "NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert job.returncode == 0, job.stderr
     return job.stderr
 
@@ -73,16 +76,16 @@ def require_whole(run: RunFolder) -> None:
         assert not [file for file in folder.files() if secret in folder.read_bytes(file)]
 
 
-def test_a_run_on_s3_equals_one_on_the_disk(server: int, tmp_path: Path) -> None:
+def test_a_run_on_s3_equals_one_on_the_disk(server: int, config: Path, tmp_path: Path) -> None:
     place = location(server, "plain/run")
-    told = run_pipeline(tmp_path / "log", place)
+    told = run_pipeline(config, f"run.dir={place}")
     assert told.rstrip().endswith("/plain/run/report/report.html")
     assert "s3://" in told.splitlines()[-1]
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in told
     run, local = RunFolder(place), RunFolder(str(tmp_path / "local"))
     require_whole(run)
-    assert run_pipeline(tmp_path / "log", place).count(": done before") == len(STAGES)
-    run_pipeline(tmp_path / "log", local.location)
+    assert run_pipeline(config, f"run.dir={place}").count(": done before") == len(STAGES)
+    run_pipeline(config, f"run.dir={local.location}")
     for stage, name in (("train", "best/model.safetensors"), ("evaluate", "metrics.json")):
         assert run.stage(stage).read_bytes(name) == local.stage(stage).read_bytes(name), name
     for stage in STAGES:
@@ -93,10 +96,10 @@ def test_a_run_on_s3_equals_one_on_the_disk(server: int, tmp_path: Path) -> None
         assert own == other, stage
 
 
-def test_a_run_and_its_tables_on_a_server_that_refuses_every_tenth_request(server: int, tmp_path: Path) -> None:
+def test_a_run_and_its_tables_on_a_server_that_refuses_every_tenth_request(server: int, config: Path) -> None:
     with RefusingProxy(server, every=10).running() as proxy:
         place, tables = location(proxy.port, "refusing/run"), location(proxy.port, "refusing/tables")
-        run_pipeline(tmp_path, place, f"run.tables={tables}")
+        run_pipeline(config, f"run.dir={place}", f"run.tables={tables}")
         num_refused = proxy.num_refused
         require_whole(RunFolder(place, tables))
     assert num_refused >= 20
