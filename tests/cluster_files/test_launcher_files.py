@@ -81,7 +81,7 @@ def test_the_image_has_both_targets_from_the_locks_and_no_root() -> None:
     assert project["requires-python"].startswith(f">={minor}")
     assert [name for _, name in targets] == ["base", "cpu", "gpu"]
     for extra in ("cpu", "gpu"):
-        assert any(f"requirements/install.sh /opt/venv {extra}" in line for line in lines)
+        assert any(f"requirements/install.sh /home/ray/venv {extra}" in line for line in lines)
         assert (ROOT / "requirements" / f"{extra}.lock").exists()
         assert extra in project["optional-dependencies"]
     users = [line for line in lines if line.startswith("USER")]
