@@ -94,7 +94,7 @@ def _draw_importance(axes: Axes, colours: Sequence[str], shares: dict[str, float
 
 
 def _draw_parallel(axes: Axes, colours: Sequence[str], space: Space, trials: Sequence[Trial], metric: str) -> None:
-    """One upright scale per parameter and one for the metric; a trial is a line, broken where a parameter is absent."""
+    """One upright scale per parameter and one for the metric; a trial is a line, dotted past what is absent."""
     best = best_of(trials)
     ordered = sorted(trials, key=lambda trial: max(trial.curve))
     values = [max(trial.curve) for trial in ordered]
@@ -108,7 +108,10 @@ def _draw_parallel(axes: Axes, colours: Sequence[str], space: Space, trials: Seq
         ]
         heights.append((value - low) / (high - low) if high > low else 0.5)
         colour = colours[1] if trial is best else colours[0] if value >= cut else colours[2]
-        axes.plot(places, heights, color=colour, linewidth=1.8 if trial is best else 0.9, marker="o", markersize=2)
+        width = 1.8 if trial is best else 0.9
+        there = [(place, height) for place, height in zip(places, heights, strict=True) if not math.isnan(height)]
+        axes.plot(*zip(*there, strict=True), ":", color=colour, linewidth=width)  # bridges what is absent
+        axes.plot(places, heights, color=colour, linewidth=width, marker="o", markersize=2)
     for place, parameter in enumerate(space.parameters):
         _draw_scale(axes, place, [(_height(parameter, value), _text(value)) for value in parameter.values])
     _draw_scale(axes, len(space.parameters), [(0.0, f"{low:.4f}"), (1.0, f"{high:.4f}")])
