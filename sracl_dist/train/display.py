@@ -11,6 +11,7 @@ from sracl_dist import observe
 from sracl_dist.config import Config
 from sracl_dist.train.loop import Batches
 from sracl_dist.train.state import Progress
+from sracl_dist.train.trackers import Trackers
 from sracl_dist.train.worker import Worker
 
 LABEL = "train"
@@ -18,16 +19,23 @@ POLL_S = 0.5
 
 
 class _Board:
-    """An actor that holds the latest news from the first worker, for the driver to read."""
+    """An actor that holds the latest news from the first worker, and its finished epochs, for the driver to read."""
 
     def __init__(self) -> None:
         self._news: dict[str, Any] = {}
+        self._history: list[dict[str, Any]] = []
 
     def post(self, news: dict[str, Any]) -> None:
         self._news = news
 
     def latest(self) -> dict[str, Any]:
         return self._news
+
+    def end_epoch(self, history: list[dict[str, Any]]) -> None:
+        self._history = history
+
+    def history(self) -> list[dict[str, Any]]:
+        return self._history
 
 
 class Reporter:
@@ -49,20 +57,36 @@ class Reporter:
     def on_epoch(self, progress: Progress) -> None:
         """Tell the driver what the epoch brought."""
         self._done = progress.epoch * self._num_targets
+        self._board.end_epoch.remote(progress.history)
         self._post(progress)
 
     def _post(self, progress: Progress) -> None:
         self._posted = time.monotonic()
-        news = {"already": self._already, "done": self._done, "epoch": progress.epoch, "best": progress.best_value}
+        news: dict[str, Any] = {
+            "already": self._already,
+            "done": self._done,
+            "epoch": progress.epoch,
+            "best": progress.best_value,
+        }
+        if progress.history:
+            last = progress.history[-1]
+            news["per worker"] = last["examples_per_second"] / last["num_workers"]
         self._board.post.remote(news)
 
 
 class Display:
-    """The driver's side: a thread that reads the board and draws the progress line while Ray Train blocks."""
+    """The driver's side: a thread that reads the board while Ray Train blocks, draws the line and feeds the trackers.
 
-    def __init__(self, config: Config, num_targets: int) -> None:
+    Args:
+        config: the run's.
+        num_targets: targets of an epoch.
+        trackers: what is told of every finished epoch; they are closed at the end.
+    """
+
+    def __init__(self, config: Config, num_targets: int, trackers: Trackers) -> None:
         self.board: Any = ray.remote(_Board).options(num_cpus=0).remote()
-        self._num_workers = config.train.num_workers
+        self._num_workers, self._min_workers = config.train.num_workers, config.train.min_workers
+        self._trackers, self._tracked = trackers, 0
         self._epochs, self._metric = config.train.epochs, config.train.metric
         self._total = num_targets * self._epochs
         self._line: observe.Progress | None = None
@@ -71,15 +95,17 @@ class Display:
 
     def __enter__(self) -> "Display":
         plural = "s" if self._num_workers > 1 else ""
-        observe.say(f"{LABEL}: starting {self._num_workers} worker{plural}")
+        least = "" if self._min_workers is None else f"{self._min_workers} to "
+        observe.say(f"{LABEL}: starting {least}{self._num_workers} worker{plural}")
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         if self._line is not None:
             self._line.close()
+        self._trackers.close(succeeded=kind is None)
         ray.kill(self.board)
 
     def _follow(self) -> None:
@@ -90,14 +116,19 @@ class Display:
     def _draw(self) -> None:
         try:
             news = ray.get(self.board.latest.remote())
+            history = ray.get(self.board.history.remote()) if news and news["epoch"] > self._tracked else []
         except ray.exceptions.RayError:
             return
         if not news:
             return
+        if history:
+            self._trackers.log(history)
+            self._tracked = len(history)
         if self._line is None:
             self._line = observe.Progress(LABEL, self._total, "targets", done=news["already"])
         facts: dict[str, Any] = {"epochs": f"{news['epoch']}/{self._epochs}"}
         if news["epoch"]:
             facts[f"best {self._metric}"] = f"{news['best']:.4f}"
+            facts["targets/s per worker"] = news["per worker"]
         # After workers died, training goes on from an earlier place, and the line goes back with it.
         self._line.update(news["done"] - self._line.done, **facts)

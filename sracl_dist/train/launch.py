@@ -3,14 +3,16 @@
     best/model.safetensors      weights of the selected epoch
     best/encoder.safetensors    what inference needs of them
     best/checkpoint.json        what they were made from
-    metrics.jsonl                                   one line per epoch
-    checkpoints/                                    Ray Train's own: the best epoch and the last, for going on
+    metrics.jsonl               one line per epoch
+    checkpoints/                Ray Train's own: the best epoch and the last, for going on
+    local/                      the same of train.local
+    tensorboard/, mlflow.json   what train.trackers asks for
 
 Ray Train continues from the last checkpoint when the same name and storage path come again. The stage's folder is
 emptied when the settings change, so that what is found there always belongs to the work in progress.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,19 +32,20 @@ from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import say
 from sracl_dist.room import require_room
 from sracl_dist.stages import StageResult
+from sracl_dist.train.curve import METRICS, write_curve
 from sracl_dist.train.display import Display
 from sracl_dist.train.estimate import estimate, sizes_of
+from sracl_dist.train.local import train_here
 from sracl_dist.train.loop import make_batches, require_trainable
 from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress, progress_of, read_description
+from sracl_dist.train.trackers import Trackers
 from sracl_dist.train.work import (
     CHECKPOINT_FOLDER,
     CHECKPOINTS,
-    METRICS,
     SELECTED,
     STAGE,
     StopBySignal,
     work,
-    write_curve,
 )
 
 STORAGE_MARKER = ".validate_storage_marker"
@@ -61,14 +64,29 @@ def train(config: Config, run: RunFolder) -> StageResult:
     sequences = load_sequences(run)
     batches = make_batches(config, sequences)
     require_trainable(sequences, batches)
+    trackers = Trackers(config, run)
+    if config.train.local:
+        succeeded = False
+        try:
+            progress, read_best = train_here(config, run, trackers)
+            succeeded = True
+        finally:
+            trackers.close(succeeded=succeeded)
+        return _publish(config, run.stage(STAGE), progress, read_best, batches.num_targets)
     with connected(config.cluster) as cluster:
         use_gpu = cluster.num_gpus > 0 and config.train.gpus_per_worker == 1
-        require_room(config.train.num_workers, config.train.cpus_per_worker, int(use_gpu), "train.num_workers")
+        least = config.train.min_workers
+        num_workers, key = (config.train.num_workers, "num_workers") if least is None else (least, "min_workers")
+        require_room(num_workers, config.train.cpus_per_worker, int(use_gpu), f"train.{key}")
         need = estimate(config, sizes_of(config, run, sequences), on_gpu=use_gpu)
         say(f"{STAGE}: {need.line(config.train.num_workers)}")
-        with Display(config, batches.num_targets) as display:
+        with Display(config, batches.num_targets, trackers) as display:
             result = _run_workers(config, run, use_gpu, display.board)
-        return _publish(config, run.stage(STAGE), result, batches.num_targets)
+        folder = run.stage(STAGE)
+        progress, best = _outcome(folder, result)
+        with best.as_directory() as directory:
+            where = Path(directory) / CHECKPOINT_FOLDER
+            return _publish(config, folder, progress, lambda name: (where / name).read_bytes(), batches.num_targets)
 
 
 class _EndAtOnce(UserCallback):
@@ -107,12 +125,15 @@ def _make_ray_trainer(config: Config, run: RunFolder, use_gpu: bool, board: Any)
     def work_of_one() -> None:
         work(config, run, board)
 
+    least = config.train.min_workers
+    # ScalingConfig is typed for the search spaces of Ray Tune.
+    num_workers: Any = config.train.num_workers if least is None else (least, config.train.num_workers)
     callbacks: Any = [_EndAtOnce(), StopBySignal()]  # RunConfig is typed for the callbacks of Ray Tune
     return TorchTrainer(
         work_of_one,
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=config.train.num_workers,
+            num_workers=num_workers,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": config.train.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
         ),
@@ -158,8 +179,8 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _publish(config: Config, folder: StageFolder, result: Result, num_targets: int) -> StageResult:
-    """Put the selected checkpoint where later stages find it, and describe the run."""
+def _outcome(folder: StageFolder, result: Result) -> tuple[Progress, Checkpoint]:
+    """Where training ended, and the checkpoint of the best epoch; others are deleted, but for the last one."""
     if result.checkpoint is None:
         raise StageError("Training ended without a checkpoint; run it again with a larger train.max_failures.")
     with result.checkpoint.as_directory() as directory:
@@ -170,10 +191,17 @@ def _publish(config: Config, folder: StageFolder, result: Result, num_targets: i
             f"The checkpoint of epoch {progress.best_epoch} is missing in {folder.path(CHECKPOINTS)}; "
             f"delete that folder and run jobs/train.py again."
         )
-    with kept[progress.best_epoch].as_directory() as directory:
-        for name in (WEIGHTS, ENCODER, DESCRIPTION):
-            folder.write_bytes(BEST + name, (Path(directory) / CHECKPOINT_FOLDER / name).read_bytes())
-    _delete_orphans(folder, [result.checkpoint, kept[progress.best_epoch]])
+    best = kept[progress.best_epoch]
+    _delete_orphans(folder, [result.checkpoint, best])
+    return progress, best
+
+
+def _publish(
+    config: Config, folder: StageFolder, progress: Progress, read_best: Callable[[str], bytes], num_targets: int
+) -> StageResult:
+    """Put the selected checkpoint where later stages find it, and describe the run."""
+    for name in (WEIGHTS, ENCODER, DESCRIPTION):
+        folder.write_bytes(BEST + name, read_best(name))
     num_parameters = sum(tensor.numel() for tensor in load_tensors(folder.read_bytes(BEST + WEIGHTS)).values())
     write_curve(folder, progress)
     return _describe(config, progress, num_targets, num_parameters, folder)
@@ -200,7 +228,7 @@ def _describe(
             "best_validation": best["validation"],
             "selected_by": {"metric": config.train.metric, "protocol": config.train.protocol},
             "num_parameters": num_parameters,
-            "num_workers": config.train.num_workers,
+            "num_workers": history[-1]["num_workers"],
             "examples_per_second": round(sum(line["examples_per_second"] for line in history) / len(history), 1),
             "seconds_per_epoch": round(sum(line["wall_s"] for line in history) / len(history), 3),
         },

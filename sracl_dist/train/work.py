@@ -4,7 +4,6 @@ A checkpoint is copied to the run folder in the background while training goes o
 so that no more than one waits in the worker's temporary folder.
 """
 
-import json
 import signal
 import tempfile
 import threading
@@ -18,19 +17,17 @@ from ray.train.v2._internal.execution.callback import WorkerCallback
 
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import StorageError
-from sracl_dist.model.tables import SemanticTables
+from sracl_dist.train.curve import write_curve
 from sracl_dist.train.display import Reporter
-from sracl_dist.train.estimate import available_bytes, device_bytes, estimate, require_memory, sizes_of
-from sracl_dist.train.loop import Trainer, fit, make_trainer
+from sracl_dist.train.loop import Trainer, fit
 from sracl_dist.train.saving import SaveSchedule
+from sracl_dist.train.start import start_trainer
 from sracl_dist.train.state import Progress
-from sracl_dist.train.worker import Worker, prepare_process
+from sracl_dist.train.worker import Worker
 
 STAGE = "train"
 CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
 SELECTED = "selected_epoch"
 """Metric by which Ray Train keeps the best checkpoint: its epoch if it was the best so far, else -1."""
 CHECKPOINT_FOLDER = "state"
@@ -66,16 +63,7 @@ def work(config: Config, run: RunFolder, board: Any) -> None:
     """
     context = ray.train.get_context()
     worker = Worker(rank=context.get_world_rank(), world_size=context.get_world_size(), device=get_device())
-    prepare_process(worker.device, config.train.cpus_per_worker)
-    sequences = load_sequences(run)
-    require_memory(
-        estimate(config, sizes_of(config, run, sequences), on_gpu=worker.is_on_gpu),
-        workers_here=context.get_local_world_size(),
-        host_bytes=available_bytes(),
-        device_bytes=device_bytes(worker.device),
-    )
-    tables = SemanticTables(run=run, sequences=sequences)
-    trainer = make_trainer(config, sequences, tables, worker)
+    trainer = start_trainer(config, run, worker, context.get_local_world_size())
     progress = _restore(trainer, run.stage(STAGE))
     reporter = Reporter(board, worker, progress, trainer.batches)
     schedule = SaveSchedule(
@@ -125,9 +113,3 @@ def _report(trainer: Trainer, progress: Progress) -> None:
 def _wait_for_upload() -> None:
     """Return when every checkpoint reported so far is in the run folder."""
     ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
-
-
-def write_curve(folder: StageFolder, progress: Progress) -> None:
-    """One line of JSON for every finished epoch."""
-    lines = "".join(json.dumps(line) + "\n" for line in progress.history)
-    folder.write_bytes(METRICS, lines.encode())

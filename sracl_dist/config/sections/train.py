@@ -1,9 +1,11 @@
 """How the recommender is fitted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from sracl_dist.config.sections.fields import neutral, require
+from sracl_dist.config.sections.fields import NEUTRAL, neutral, require
+
+TRACKER_NAMES = ("tensorboard", "mlflow")
 
 Protocol = Literal["seen_kept", "seen_removed"]
 
@@ -56,6 +58,15 @@ class TrainConfig:
     checkpoint_every_s: float | None = neutral(600.0)
     """Seconds after which a checkpoint is written within an epoch; null: only at the end of each."""
 
+    min_workers: int | None = neutral(None)
+    """Start with so many workers where the cluster has no room for train.num_workers, and grow when it has; null: wait
+    for all of them."""
+    local: bool = neutral(False)
+    """Train in the job's own process, without Ray and with one worker, for a debugger; the results are the same."""
+    trackers: list[str] = field(default_factory=list, metadata={NEUTRAL: True})
+    """Where curves go besides metrics.jsonl: tensorboard (train/tensorboard in the run folder), mlflow (where MLflow's
+    own environment variables say)."""
+
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         for name in ("epochs", "patience", "batch_rows", "accumulate_steps", "num_workers", "cpus_per_worker"):
@@ -70,6 +81,13 @@ class TrainConfig:
         require(self.gpus_per_worker in (0, 1), "train.gpus_per_worker", self.gpus_per_worker, "use 0 or 1")
         every_s = self.checkpoint_every_s
         require(every_s is None or every_s > 0, "train.checkpoint_every_s", every_s, "use above 0, or null")
+        least = self.min_workers
+        fits = least is None or 1 <= least <= self.num_workers
+        require(fits, "train.min_workers", least, f"use 1 to train.num_workers={self.num_workers}, or null")
+        alone = not self.local or self.num_workers == 1
+        require(alone, "train.num_workers", self.num_workers, "use 1 with train.local=true")
+        known = set(self.trackers) <= set(TRACKER_NAMES)
+        require(known, "train.trackers", self.trackers, f"use any of {', '.join(TRACKER_NAMES)}")
         require(self.max_failures >= 0, "train.max_failures", self.max_failures, "use 0 or more")
         warmup, fits = self.warmup_epochs, 0 <= self.warmup_epochs <= self.epochs
         require(fits, "train.warmup_epochs", warmup, f"use 0 to train.epochs={self.epochs}")
