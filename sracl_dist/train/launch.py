@@ -12,6 +12,7 @@ Ray Train continues from the last checkpoint when the same name and storage path
 emptied when the settings change, so that what is found there always belongs to the work in progress.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,6 +49,8 @@ from sracl_dist.train.work import (
     work,
 )
 
+POLL_INTERVAL_S = "0.5"
+"""How often Ray Train's controller asks the workers, which also limits how fast checkpoints follow one another."""
 STORAGE_MARKER = ".validate_storage_marker"
 """File by which Ray Train finds out whether it can write to its storage."""
 
@@ -107,6 +110,7 @@ def _run_workers(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> R
     folder = run.stage(STAGE)
     # Ray Train's controller writes this file first, and if it cannot, dies with a trace instead of a reason.
     folder.write_bytes(f"{CHECKPOINTS}/{STORAGE_MARKER}", b"writable")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
     try:
         return _make_ray_trainer(config, run, use_gpu, board).fit()
     except TrainingFailedError as error:

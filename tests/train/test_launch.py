@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 SEQUENCES = make_sequences(100)
 OVERRIDES = (
     "train.num_workers=2",
+    "train.trackers=[tensorboard]",
     "model.dropout=0",
     "model.attention_dropout=0",
     "objectives.terms=[next_item,cross_sequence]",
@@ -48,6 +49,15 @@ OVERRIDES = (
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     location: Path = tmp_path_factory.mktemp("launch") / "run"
     return write_run(location, SEQUENCES)
+
+
+def undisturbed_curve(run: RunFolder, *overrides: str) -> list[dict[str, Any]]:
+    """The curve of one process."""
+    trainer = make_trainer(make_config(run.location, *overrides), SEQUENCES, tables_of(run, SEQUENCES), Worker())
+    progress = Progress()
+    for _ in fit(trainer, progress):
+        pass
+    return progress.history
 
 
 @dataclass(frozen=True)
@@ -70,13 +80,9 @@ def read_curve(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def test_two_workers_learn_what_one_process_learns(trained: Trained, run: RunFolder) -> None:
-    alone = make_trainer(make_config(run.location, *OVERRIDES), SEQUENCES, tables_of(run, SEQUENCES), Worker())
-    progress = Progress()
-    for _ in fit(alone, progress):
-        pass
     curve = read_curve(run)
     assert [line["epoch"] for line in curve] == [1, 2, 3]
-    for line, expected in zip(curve, progress.history, strict=True):
+    for line, expected in zip(curve, undisturbed_curve(run, *OVERRIDES), strict=True):
         assert line["loss"] == pytest.approx(expected["loss"], rel=1e-3)
         assert line["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-2)
 
@@ -92,9 +98,11 @@ def test_the_result_describes_the_run(trained: Trained, run: RunFolder) -> None:
     assert progress["epoch"] == progress["best_epoch"] == result.details["best_epoch"]
 
 
-def test_progress_reaches_the_driver(trained: Trained) -> None:
+def test_progress_reaches_the_driver(trained: Trained, run: RunFolder) -> None:
     assert trained.output.startswith("train: starting 2 workers\n")
     assert "3/3 epochs" in trained.output
+    assert "targets/s per worker" in trained.output
+    assert run.stage("train").read_json("trackers.json") == {"tensorboard": 3}
 
 
 def test_two_evaluating_workers_equal_one_process(trained: Trained, run: RunFolder) -> None:
@@ -135,6 +143,12 @@ def test_what_cannot_fit_into_memory_is_refused_before_it_begins(tmp_path: Path)
     ):
         train(config, run)
     assert "train: needs about " in output.getvalue()
+
+
+def test_fewer_workers_than_the_least_are_refused(run: RunFolder) -> None:
+    config = make_config(run.location, "train.num_workers=4", "train.min_workers=3")
+    with pytest.raises(SetupError, match=r"train\.min_workers is 3 and the cluster has room for 2 workers"):
+        train(config, run)
 
 
 def test_a_failure_is_told_in_one_sentence(run: RunFolder) -> None:
@@ -188,14 +202,6 @@ def test_only_what_may_pass_is_tried_again(
     assert len(attempts.read_text().splitlines()) == num_attempts
 
 
-def undisturbed_curve(run: RunFolder, *overrides: str) -> list[dict[str, Any]]:
-    trainer = make_trainer(make_config(run.location, *overrides), SEQUENCES, tables_of(run, SEQUENCES), Worker())
-    progress = Progress()
-    for _ in fit(trainer, progress):
-        pass
-    return progress.history
-
-
 KILLED = """
 import sys
 from synthetic import make_config
@@ -239,16 +245,6 @@ def start_victim(run: RunFolder, *overrides: str) -> subprocess.Popen[bytes]:
     )
 
 
-def mid_epoch_steps(run: RunFolder) -> list[int]:
-    """Steps within an epoch at which the checkpoints of a run stand."""
-    steps = []
-    for name in run.stage("train").files("checkpoints"):
-        if name.endswith("/state/checkpoint.json"):
-            progress = run.stage("train").read_json(name)["progress"]
-            steps += [progress["step"]] if progress["epoch_step"] else []
-    return steps
-
-
 LONG_EPOCHS = (
     "train.num_workers=2",
     "train.batch_rows=2",
@@ -282,7 +278,7 @@ class Slowed:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "every_s"), [(signal.SIGKILL, 0.2), (signal.SIGTERM, None)], ids=["kill", "term"])
+@pytest.mark.parametrize(("number", "every_s"), [(signal.SIGKILL, 0.3), (signal.SIGTERM, None)], ids=["kill", "term"])
 def test_a_worker_that_dies_within_an_epoch_costs_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, every_s: float | None
 ) -> None:
@@ -332,3 +328,13 @@ def test_a_truncated_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> No
             run.stage("train").write_bytes(name, content[: len(content) // 2])
     with pytest.raises(StorageError, match=r"cannot go on from \S+/checkpoint_\S+: .* is damaged .*delete that folder"):
         train(make_config(run.location, "train.epochs=4"), run)
+
+
+@pytest.mark.slow
+def test_it_starts_with_as_many_workers_as_there_is_room_for(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", SEQUENCES)
+    overrides = (*OVERRIDES, "train.num_workers=4")
+    result = train(make_config(run.location, *overrides, "train.min_workers=1"), run)
+    assert result.details["num_workers"] in (1, 2)  # of CPUs there are two
+    for line, expected in zip(read_curve(run), undisturbed_curve(run, *overrides), strict=True):
+        assert line["loss"] == pytest.approx(expected["loss"], rel=1e-3)

@@ -1,9 +1,11 @@
-"""Two processes over gloo against one with the same batches; nothing is drawn, since workers draw for themselves."""
+"""Two and four processes over gloo against one with the same batches; nothing is drawn: workers draw for themselves."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed
@@ -43,7 +45,7 @@ TERMS = "objectives.terms=[next_item,cross_sequence"
 ENCODED = "objectives.cross_sequence.neighbour_states=encoded"
 SAMPLED = ("objectives.next_item.softmax=sampled", "objectives.next_item.num_sampled=24", "model.item_text=true")
 LONELY = "train.batch_rows=2"
-"""Rows do not share out evenly: in the last step one worker has the only row, and the other none."""
+"""Rows do not share out evenly: in the last step one worker has the only row, and the others none."""
 CASES = {
     "bank": (f"{TERMS}]",),
     "encoded": (f"{TERMS}]", ENCODED, "objectives.cross_sequence.negatives=all", *OPTIONS),
@@ -54,36 +56,51 @@ CASES = {
 }
 
 
-def work(rank: int, location: str) -> None:
-    """What one of two processes does."""
+def work(rank: int, location: str, world_size: int) -> None:
+    """What one of several processes does."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{location}/rendezvous", rank=rank, world_size=2)
-    gather(rank)
-    worker = Worker(rank=rank, world_size=2)
-    save_training(worker, location, "trained", *OPTIONS)
+    meeting = f"file://{location}/rendezvous-{world_size}"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+    if world_size == 2:
+        gather(rank)
+    worker = Worker(rank=rank, world_size=world_size)
+    save_training(worker, location)
     save_gradients(worker, location, setattr)
     torch.rand = evenly  # type: ignore[assignment]  # of which all workers draw the same samples
-    save_training(worker, location, "sampled", *SAMPLED)
+    save_sampled(worker, location)
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two workers and a single one have left."""
+@dataclass(frozen=True)
+class Results:
+    folder: Path
+    num_workers: int
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What several workers and a single one have left."""
     folder: Path = tmp_path_factory.mktemp("parallel")
     write_run(folder, SEQUENCES)
-    context = torch.multiprocessing.start_processes(work, (str(folder),), nprocs=2, join=False, start_method="spawn")
-    save_training(Worker(), str(folder), "trained", *OPTIONS)
+    save_training(Worker(), str(folder))
     with pytest.MonkeyPatch.context() as patch:
         save_gradients(Worker(), str(folder), patch.setattr)
         patch.setattr(torch, "rand", evenly)
-        save_training(Worker(), str(folder), "sampled", *SAMPLED)
+        save_sampled(Worker(), str(folder))
+    run_together(folder, request.param)
+    return Results(folder, request.param)
+
+
+def run_together(folder: Path, num_workers: int) -> None:
+    context = torch.multiprocessing.start_processes(
+        work, (str(folder), num_workers), nprocs=num_workers, join=False, start_method="spawn"
+    )
     for _ in range(24):
         if context.join(timeout=10):
-            return folder
+            return
     for process in context.processes:
         process.kill()
-    pytest.fail("the workers did not end within four minutes")
+    pytest.fail(f"the {num_workers} workers did not end within four minutes")
 
 
 def make(worker: Worker, location: str, *overrides: str) -> Trainer:
@@ -91,12 +108,34 @@ def make(worker: Worker, location: str, *overrides: str) -> Trainer:
     return make_trainer(config, SEQUENCES, tables_of(RunFolder(location), SEQUENCES), worker)
 
 
-def save_training(worker: Worker, location: str, name: str, *overrides: str) -> None:
-    trainer = make(worker, location, *overrides)
+def save_training(worker: Worker, location: str) -> None:
+    """From the beginning, and from the middle of the second epoch, where a single worker has saved."""
+    trainer = make(worker, location, *OPTIONS)
+    progress, halfway = Progress(), trainer.batches.num_steps + 2
+    middle = Path(location) / "middle"
+    for _ in fit(trainer, progress, is_due=lambda: worker.world_size == 1 and progress.step == halfway):
+        if progress.epoch_step:
+            trainer.save(middle, progress)
+    save_curve(trainer, progress, Path(location) / f"trained-{worker.world_size}-{worker.rank}")
+    if worker.world_size > 1:
+        trainer = make(worker, location, *OPTIONS)
+        progress = trainer.load(middle)
+        assert progress.step == halfway
+        for _ in fit(trainer, progress):
+            pass
+        save_curve(trainer, progress, Path(location) / f"resumed-{worker.world_size}-{worker.rank}")
+
+
+def save_sampled(worker: Worker, location: str) -> None:
+    """With embeddings that are read and updated by rows."""
+    trainer = make(worker, location, *SAMPLED)
     progress = Progress()
     for _ in fit(trainer, progress):
         pass
-    result = Path(location) / f"{name}-{worker.world_size}-{worker.rank}"
+    save_curve(trainer, progress, Path(location) / f"sampled-{worker.world_size}-{worker.rank}")
+
+
+def save_curve(trainer: Trainer, progress: Progress, result: Path) -> None:
     save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, result)
     losses = [[*line["loss"].values(), line["gradient_norm"]] for line in progress.history]
     metrics = [list(line["validation"]["seen_kept"].values()) for line in progress.history]
@@ -140,29 +179,52 @@ def gather(rank: int) -> None:
         assert torch.equal(own.grad, 2 * own.detach() * 3)  # 1 + 2: what the losses of both workers ask for
 
 
-@pytest.mark.parametrize("training", ["trained", "sampled"])
-def test_two_workers_learn_what_one_learns(results: Path, training: str) -> None:
-    single, first, second = (load_file(results / f"{training}-{name}") for name in ("1-0", "2-0", "2-1"))
+@pytest.mark.parametrize("kind", ["trained", "resumed", "sampled"])
+def test_workers_learn_what_one_learns(results: Results, kind: str) -> None:
+    """Also when they go on within an epoch that one has begun."""
+    folder, num_workers = results.folder, results.num_workers
+    alone = "sampled" if kind == "sampled" else "trained"
+    single = load_file(folder / f"{alone}-1-0")
+    first, *others = (load_file(folder / f"{kind}-{num_workers}-{rank}") for rank in range(num_workers))
     for name, value in single.items():
-        assert torch.equal(first[name], second[name]), name
+        for other in others:  # the bank among them
+            assert torch.equal(first[name], other[name]), name
         assert torch.allclose(value.float(), first[name].float(), atol=2e-4, rtol=1e-3), name
     assert first["objectives.cross_sequence.bank.seen_U"].any()
-    curve, parallel = (load_file(results / f"{training}-{number}-0.curve") for number in (1, 2))
+    curve = load_file(folder / f"{alone}-1-0.curve")
+    parallel = load_file(folder / f"{kind}-{num_workers}-0.curve")
     assert torch.allclose(curve["losses"], parallel["losses"], rtol=1e-3)
     assert torch.allclose(curve["metrics"], parallel["metrics"], atol=0.02)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_of_two_workers_equal_those_of_one(results: Path, name: str) -> None:
-    single = load_file(results / f"gradient-1-0-{name}")
+def test_gradients_of_workers_equal_those_of_one(results: Results, name: str) -> None:
+    folder, num_workers = results.folder, results.num_workers
+    single = load_file(folder / f"gradient-1-0-{name}")
     if "lonely" not in name:  # a user alone has nobody to be contrasted with
         assert single["objectives.cross_sequence.synthesis.attend"].abs().max() > 1e-5
     assert single["encoder.catalogue.embedding.weight"].abs().max() > 1e-3
-    for rank in range(2):
-        gradients = load_file(results / f"gradient-2-{rank}-{name}")
+    for rank in range(num_workers):
+        gradients = load_file(folder / f"gradient-{num_workers}-{rank}-{name}")
         assert gradients.keys() == single.keys()
         for key, value in gradients.items():
             assert torch.allclose(value, single[key], atol=1e-6, rtol=1e-4), key
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_workers_share_out_every_user_once_in_steps_of_the_same_number(world_size: int) -> None:
+    workers = [TrainingBatches(SEQUENCES, 6, 15, 3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    orders = [batches.order(1) for batches in workers]
+    assert len({len(order) for order in orders}) == 1
+    users = []
+    for steps in zip(*orders, strict=True):
+        parts = [batches.batch(rows) for batches, rows in zip(workers, steps, strict=True)]
+        own = torch.cat([part.own_history_users() for part in parts])
+        for part in parts:  # every worker knows of all
+            assert torch.equal(part.history_users_G, own)
+            assert part.histories_per_rank == tuple(len(other.histories_H) for other in parts)
+        users += own.tolist()
+    assert sorted(users) == np.flatnonzero(SEQUENCES.num_train > 0).tolist()
 
 
 def test_lonely_rows_leave_a_worker_without() -> None:
