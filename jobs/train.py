@@ -1,4 +1,4 @@
-"""train: fit the recommender on the workers of a Ray cluster; a killed run goes on from its last epoch.
+"""train: fit the recommender on the workers of a Ray cluster; a killed run goes on from its last checkpoint.
 
 python jobs/train.py --config configs/demo.yaml
 python jobs/train.py --config configs/mine.yaml train.epochs=3 train.num_workers=4

@@ -101,7 +101,7 @@ STAGES = {
             function="sracl_dist.train.launch:train",
             settings=("model", "objectives", "train", "run.seed"),
             inputs=("prepare", "embed", "neighbours"),
-            version=3,  # items without interactions borrow an embedding
+            version=4,  # every step seeds its own random numbers
         ),
         Stage(
             name="evaluate",

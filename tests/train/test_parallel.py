@@ -77,7 +77,7 @@ class Results:
     num_workers: int
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[2, 4])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What several workers and a single one have left."""
     folder: Path = tmp_path_factory.mktemp("parallel")
