@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from sracl_dist.data.readers import is_parquet, short_names
+from sracl_dist.data.readers import is_parquet
 from sracl_dist.data.rows import reading_errors
 
 TEXT_BYTES_PER_ROW = 40
@@ -31,14 +31,19 @@ class FileSplit:
     num_bytes: int
 
 
-def plan_splits(paths: Sequence[Path], max_rows: int) -> list[FileSplit]:
+def plan_splits(paths: Sequence[Path], sources: Sequence[str], max_rows: int) -> list[FileSplit]:
     """Cut the files, in their order, into pieces of at most `max_rows` rows as far as row groups allow.
+
+    Args:
+        paths: the files.
+        sources: name of each in the table of rejects.
+        max_rows: rows of a piece.
 
     Raises:
         InputError: a file is missing or damaged.
     """
     splits: list[FileSplit] = []
-    for path, source in zip(paths, short_names(paths), strict=True):
+    for path, source in zip(paths, sources, strict=True):
         for groups, first_row, num_rows, num_bytes in _pieces(path, max_rows):
             splits.append(
                 FileSplit(

@@ -67,8 +67,8 @@ def keep_core(folder: StageFolder, numbering: Numbering, data: DataConfig) -> Ke
         ]
     else:
         splits = [leave_last_out(own) for own in lengths]
-    num_targets = _num_targets(lengths, splits)
-    _require_targets(num_targets, core, data)
+    targets = num_targets(lengths, splits)
+    _require_targets(targets, core, data)
     write_groups(folder, KEPT_ITEMS, [{DENSE: dense}])
     for partition, (counts, split) in enumerate(zip(core.user_counts, splits, strict=True)):
         group = {USERS: counts > 0, NUM_TRAIN: split.num_train, NUM_VALIDATION: split.num_validation}
@@ -81,7 +81,7 @@ def keep_core(folder: StageFolder, numbering: Numbering, data: DataConfig) -> Ke
         first_users=np.cumsum([0, *(len(own) for own in lengths)]).tolist(),
         rounds=core.rounds,
         split_details=details,
-        num_targets=num_targets,
+        num_targets=targets,
     )
 
 
@@ -112,7 +112,8 @@ def _times(folder: StageFolder, core: Core, dense: NDArray[np.int32]) -> Iterato
             yield reader.numpy(0, TIMES)[keep]
 
 
-def _num_targets(lengths: list[NDArray[np.int32]], splits: list[Split]) -> dict[str, int]:
+def num_targets(lengths: list[NDArray[np.int32]], splits: list[Split]) -> dict[str, int]:
+    """How many training, validation and test targets there are."""
     targets = {"training_targets": 0, "validation_targets": 0, "test_targets": 0}
     for own, split in zip(lengths, splits, strict=True):
         context = split.num_train + split.num_validation

@@ -44,6 +44,10 @@ class GroupReader:
     def __len__(self) -> int:
         return int(self._file.num_record_batches)
 
+    def has(self, name: str) -> bool:
+        """Whether the file has an array of this name among those that are read."""
+        return name in self._file.schema.names
+
     def arrow(self, index: int, name: str) -> pa.Array:
         """One array of a group."""
         if self._batch is None or index != self._index:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sracl_dist.artifacts import StageFolder
+from sracl_dist.artifacts import STARTED, StageFolder
 from sracl_dist.columns import TIME
 from sracl_dist.config.sections import DataConfig
 from sracl_dist.data import encode, ordering, output, shuffle
@@ -21,7 +21,6 @@ from sracl_dist.data.strings import HashKey
 from sracl_dist.data.tasks import Tasks
 from sracl_dist.data.times import TimeParser
 from sracl_dist.errors import InputError
-from sracl_dist.ids import USERS
 
 WORK = "work/"
 PLAN = "work/plan.json"
@@ -37,6 +36,8 @@ class LogSteps:
     splits: list[FileSplit]
     tasks: Tasks
     tally: Tally = field(default_factory=Tally)
+    dates: bool | None = None
+    """Whether times are dates; known when the log is read."""
 
     @property
     def has_times(self) -> bool:
@@ -88,10 +89,11 @@ class LogSteps:
         facts = {"shard_rows": self.data.shard_rows, "num_splits": len(self.splits)}
         plan = self.folder.read_json(PLAN) if self.folder.exists(PLAN) else {}
         if {name: plan.get(name) for name in facts} != facts:
-            self.folder.delete(name for name in self.folder.files() if name.startswith((WORK, SEQUENCES, USERS)))
+            self.folder.delete(name for name in self.folder.files() if name != STARTED)
             key = HashKey.new()
             plan = facts | {"key": [key.first, key.second], "dates": _has_dates(self.splits, self._format(None, key))}
             self.folder.write_json(PLAN, plan)
+        self.dates = plan["dates"]
         return self._format(plan["dates"], HashKey(*plan["key"]))
 
     def _format(self, dates: bool | None, key: HashKey) -> LogFormat:
@@ -128,13 +130,13 @@ class LogSteps:
         self.tally.check()
         limit_rejects(self.tally.num_read, self.tally.rejected.total(), self.tally.rejected, self.data, "log")
 
-    def write(self, kept: Kept) -> None:
+    def write(self, numbering: Numbering, kept: Kept) -> None:
         """From partitions to tables."""
         partitions = range(len(kept.first_users) - 1)
         self.tasks.run(
             "prepare: writing sequences",
             output.make_writer,
-            (self.folder, kept, self.has_times),
+            (self.folder, numbering, kept, self.has_times),
             partitions,
             unit="users",
             size=lambda partition: output.shard_of(kept, partition, SEQUENCES).num_rows,

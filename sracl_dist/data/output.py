@@ -16,9 +16,10 @@ from sracl_dist.columns import NUM_INTERACTIONS, NUM_TRAIN, NUM_TRAIN_INTERACTIO
 from sracl_dist.data.encode import ITEMS, TIMES, USER_IDS, USERS
 from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, kept_rows
 from sracl_dist.data.groups import open_groups, write_groups
-from sracl_dist.data.numbering import USERS_FILE
+from sracl_dist.data.numbering import USERS_FILE, Numbering
 from sracl_dist.data.ordering import LENGTHS, ORDERED, partition_name
 from sracl_dist.data.sequences import SEQUENCES, Sequences
+from sracl_dist.data.state import Dropped, dropped_name, save_dropped
 from sracl_dist.ids import USERS as USERS_TABLE
 from sracl_dist.shards import Shard
 
@@ -34,10 +35,10 @@ def shard_of(kept: Kept, partition: int, kind: str) -> Shard:
 def is_done(folder: StageFolder, kept: Kept, partition: int) -> bool:
     """Whether the partition's tables were written before, or there is nothing to write."""
     shard = shard_of(kept, partition, SEQUENCES)
-    return not shard.num_rows or folder.exists(shard.name)
+    return folder.exists(shard.name if shard.num_rows else dropped_name(0, partition))
 
 
-def make_writer(folder: StageFolder, kept: Kept, has_times: bool) -> Callable[[int], None]:
+def make_writer(folder: StageFolder, numbering: Numbering, kept: Kept, has_times: bool) -> Callable[[int], None]:
     """What a task does: write the tables of a partition's users."""
     with open_groups(folder, KEPT_ITEMS, [DENSE]) as reader:
         dense = reader.numpy(0, DENSE)
@@ -62,14 +63,31 @@ def make_writer(folder: StageFolder, kept: Kept, has_times: bool) -> Callable[[i
             num_items=num_items,
         )
         times = columns[TIMES][keep] if has_times else None
-        time_range = np.array([] if times is None else [times.min(), times.max()], np.int64)
+        time_range = np.array([times.min(), times.max()] if times is not None and len(times) else [], np.int64)
         counts = {COUNTS: sequences.training_counts()[1:], TIME_RANGE: time_range}
         write_groups(folder, partition_name(COUNTED, partition), [counts])
-        users = _users_table(shard.start, user_ids, lengths, num_train)
+        save_dropped(folder, 0, partition, _dropped(columns, numbering.first_users[partition], ~keep))
+        if not shard.num_rows:
+            return
+        users = users_table(shard.start, user_ids, lengths, num_train)
         folder.write_table(shard_of(kept, partition, USERS_TABLE).name, users)
-        folder.write_table(shard.name, sequences.to_table(times, shard.start))
+        folder.write_table(shard.name, sequences.to_table(times, np.arange(shard.start, shard.stop)))
 
     return write
+
+
+def _dropped(columns: dict[str, NDArray], first_user: int, gone: NDArray[np.bool_]) -> Dropped:
+    """The removed events of a partition."""
+    lengths = columns[LENGTHS]
+    rows = np.flatnonzero(gone)
+    users = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[rows]
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    return Dropped(
+        users=users + np.int32(first_user),
+        items=columns[ITEMS][rows],
+        times=columns[TIMES][rows] if TIMES in columns else None,
+        rank=(rows - starts[users]).astype(np.int32),
+    )
 
 
 def counted(folder: StageFolder, kept: Kept) -> tuple[NDArray[np.int64], list[int] | None]:
@@ -83,7 +101,8 @@ def counted(folder: StageFolder, kept: Kept) -> tuple[NDArray[np.int64], list[in
     return counts, [min(times), max(times)] if times else None
 
 
-def _users_table(first: int, user_ids: pa.Array, lengths: NDArray[np.int32], num_train: NDArray[np.int32]) -> pa.Table:
+def users_table(first: int, user_ids: pa.Array, lengths: NDArray[np.int32], num_train: NDArray[np.int32]) -> pa.Table:
+    """Rows of the table `users` from the dense id `first` on."""
     return pa.table(
         {
             USER: pa.array(np.arange(first, first + len(lengths), dtype=np.int64)),

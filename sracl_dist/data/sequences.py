@@ -4,6 +4,7 @@ A user's items are in time order; the first `num_train` are for training, the ne
 rest for test. Everything that must not see the future asks this class, never the columns.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder
+from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import ITEMS, NUM_TRAIN, NUM_VALIDATION, TIMES, USER
 from sracl_dist.data.histories import Histories
 from sracl_dist.errors import StorageError
@@ -21,6 +22,8 @@ from sracl_dist.shards import committed_shards
 Split = Literal["validation", "test"]
 SEQUENCES = "sequences"
 """Folder of the table's shards within the stage."""
+CHANGED = "changed"
+"""Folder of rows that stand in the place of earlier ones, since files were added to the log; later names count more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +89,15 @@ class Sequences:
     def _num_context(self, split: Split) -> NDArray[np.int32]:
         return self.num_train if split == "validation" else self.num_train + self.num_validation
 
-    def to_table(self, times: SequenceOf[int] | NDArray[np.int64] | None = None, first_user: int = 0) -> pa.Table:
-        """The Arrow table; `times` runs parallel to `items`, and users count from `first_user`."""
+    def to_table(
+        self, times: SequenceOf[int] | NDArray[np.int64] | None = None, users: NDArray[np.integer] | None = None
+    ) -> pa.Table:
+        """The Arrow table; `times` runs parallel to `items`, and the users are 0..U-1 unless others are given."""
+        if users is None:
+            users = np.arange(self.num_users)
         offsets = pa.array(self.offsets, pa.int64())
         columns = {
-            USER: pa.array(np.arange(first_user, first_user + self.num_users, dtype=np.int64)),
+            USER: pa.array(users, pa.int64()),
             ITEMS: pa.LargeListArray.from_arrays(offsets, pa.array(self.items, pa.int32())),
             NUM_TRAIN: pa.array(self.num_train, pa.int32()),
             NUM_VALIDATION: pa.array(self.num_validation, pa.int32()),
@@ -100,6 +107,69 @@ class Sequences:
         else:
             columns[TIMES] = pa.LargeListArray.from_arrays(offsets, pa.array(times, pa.int64()))
         return pa.table(columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histories:
+    """Rows of the table for some users, in any order."""
+
+    users: NDArray[np.int64]
+    """[N] dense ids."""
+    lengths: NDArray[np.int32]
+    """[N] events of each."""
+    items: NDArray[np.int32]
+    """Items of all of them, one user after the other."""
+    times: NDArray[np.int64] | None
+    """Times in the same order; None where they are not read or there are none."""
+    num_train: NDArray[np.int32]
+    """[N]"""
+    num_validation: NDArray[np.int32]
+    """[N]"""
+
+
+def read_histories(folder: StageFolder, wanted: NDArray[np.bool_], *, with_times: bool = False) -> Iterator[Histories]:
+    """Rows of the wanted users, each once, with what later additions to the log have changed.
+
+    Args:
+        folder: the stage prepare.
+        wanted: [U] which users.
+        with_times: whether times are read.
+
+    Raises:
+        StorageError: a user is missing or is none of the stage's.
+    """
+    wanted, num_missing = wanted.copy(), int(wanted.sum())
+    names = [shard.name for shard in committed_shards(folder, SEQUENCES)]
+    for name in [*reversed(folder.files(CHANGED)), *names]:
+        columns = [USER, ITEMS, NUM_TRAIN, NUM_VALIDATION, *([TIMES] if with_times else [])]
+        table = folder.read_table(name, columns).combine_chunks()
+        users = table[USER].to_numpy()
+        if len(users) and (users.min() < 0 or users.max() >= len(wanted)):
+            break
+        chosen = wanted[users]
+        wanted[users[chosen]] = False
+        num_missing -= int(chosen.sum())
+        if not chosen.all():
+            table = table.filter(pa.array(chosen)).combine_chunks()
+        if table.num_rows:
+            yield _histories(table, with_times=with_times)
+    if wanted.any() or num_missing:
+        raise StorageError(
+            f"{folder.path(SEQUENCES)} does not list every user once in order; run jobs/prepare.py again."
+        )
+
+
+def _histories(table: pa.Table, *, with_times: bool) -> Histories:
+    lists = table[ITEMS].chunk(0)
+    times = table[TIMES].chunk(0) if with_times else None
+    return Histories(
+        users=table[USER].to_numpy(),
+        lengths=np.diff(lists.offsets.to_numpy()).astype(np.int32),
+        items=lists.flatten().to_numpy(),
+        times=None if times is None or times.null_count else times.flatten().to_numpy(),
+        num_train=table[NUM_TRAIN].to_numpy(),
+        num_validation=table[NUM_VALIDATION].to_numpy(),
+    )
 
 
 def load_sequences(run: RunFolder) -> Sequences:
@@ -112,30 +182,32 @@ def load_sequences(run: RunFolder) -> Sequences:
     manifest = folder.manifest()
     if manifest is None:
         raise StorageError(f"{folder.path()} is not finished; run jobs/prepare.py again.")
-    lengths, items, num_train, num_validation = [], [], [], []
-    num_users = 0
-    for shard in committed_shards(folder, SEQUENCES):
-        table = folder.read_table(shard.name, [USER, ITEMS, NUM_TRAIN, NUM_VALIDATION]).combine_chunks()
-        if not np.array_equal(table[USER].to_numpy(), np.arange(num_users, num_users + table.num_rows)):
-            break
-        num_users += table.num_rows
-        lists = table[ITEMS].chunk(0)
-        lengths.append(np.diff(lists.offsets.to_numpy()).astype(np.int32))
-        items.append(lists.flatten().to_numpy())
-        num_train.append(table[NUM_TRAIN].to_numpy())
-        num_validation.append(table[NUM_VALIDATION].to_numpy())
-    if num_users != manifest.rows["users"]:
-        raise StorageError(
-            f"{folder.path(SEQUENCES)} does not list every user once in order; run jobs/prepare.py again."
-        )
+    num_users = manifest.rows["users"]
+    parts = list(read_histories(folder, np.ones(num_users, dtype=np.bool_)))
+    lengths, num_train, num_validation = (np.zeros(num_users, np.int32) for _ in range(3))
+    for part in parts:
+        lengths[part.users] = part.lengths
+        num_train[part.users], num_validation[part.users] = part.num_train, part.num_validation
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    items = np.empty(offsets[-1], np.int32)
+    while parts:
+        part = parts.pop()
+        items[ragged_places(offsets[part.users], part.lengths)] = part.items
     return Sequences(
-        offsets=np.concatenate([[0], np.cumsum(_joined(lengths), dtype=np.int64)]).astype(np.int64),
-        items=_joined(items),
-        num_train=_joined(num_train),
-        num_validation=_joined(num_validation),
+        offsets=offsets,
+        items=items,
+        num_train=num_train,
+        num_validation=num_validation,
         num_items=manifest.rows["items"],
     )
 
 
-def _joined(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-    return np.concatenate([np.zeros(0, np.int32), *parts])
+def ragged_places(starts: NDArray[np.int64], lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Places starts[i] .. starts[i] + lengths[i] - 1 for one i after the other.
+
+    >>> ragged_places(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    before = np.cumsum(lengths, dtype=np.int64) - lengths
+    places: NDArray[np.int64] = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - before, lengths)
+    return places

@@ -16,8 +16,7 @@ from sracl_dist.config.sections import DataConfig, LogColumns
 from sracl_dist.data.file_splits import plan_splits
 from sracl_dist.data.groups import open_groups
 from sracl_dist.data.log_steps import LogSteps
-from sracl_dist.data.reject_table import write_rejects
-from sracl_dist.data.rejects import Rejects
+from sracl_dist.data.reject_table import all_repeats, unusable, write_rejects
 from sracl_dist.data.sources import Source
 from sracl_dist.data.tasks import Tasks
 from sracl_dist.data.times import TimeParser
@@ -51,10 +50,11 @@ def load(tmp_path):
         source = Source(
             log_files=[Path(path)], text_files=[], columns=columns, item_columns=None, separator="|", has_clock=True
         )
-        splits = plan_splits(source.log_files, shard_rows)
+        splits = plan_splits(source.log_files, [Path(path).name], shard_rows)
         steps = LogSteps(folder=folder, source=source, data=data, splits=splits, tasks=Tasks(num_workers=0))
         numbering = steps.read()
-        write_rejects(folder, splits, numbering, Rejects())
+        parts = [*unusable(folder, splits), *all_repeats(folder, splits, numbering.num_partitions)]
+        write_rejects(folder, parts)
         found = [(row["row"], row["reason"]) for row in folder.read_table("rejects.parquet").to_pylist()]
         log = Log(num_read=steps.tally.num_read, num_below_rating=steps.tally.num_below_rating)
         return list(rows_of(folder, numbering, has_times=columns.time is not None)), found, log

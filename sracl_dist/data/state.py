@@ -1,0 +1,164 @@
+"""What prepare remembers of a log, so that new files are added to its tables without reading the old ones again.
+
+    state/log.json                    the files and settings that the tables were made from; written last
+    state/ids/<generation>.arrow      one group: ids of users and items that first appear in that generation
+    state/<generation>.arrow          one group: the arrays of `Memory`
+    state/dropped/<generation>/*      groups of events that the k-core removed; an item or user may come back
+
+Generation 0 is a whole log, and each addition makes the next. Users and items have a number among all that ever
+appeared, and a dense id if they stay.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sracl_dist.artifacts import StageFolder
+from sracl_dist.data.encode import ITEM_IDS, ITEMS, TIMES, USER_IDS, USERS
+from sracl_dist.data.groups import Group, open_groups, write_groups
+from sracl_dist.data.interactions import Tally
+
+STATE = "state/"
+LOG = "state/log.json"
+RANK = "rank"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Numbers and counts."""
+
+    user_dense: NDArray[np.int32]
+    """Dense id of each user by number, -1 for a removed one."""
+    item_dense: NDArray[np.int32]
+    """Dense id of each item by number, PAD for a removed one."""
+    lengths: NDArray[np.int32]
+    """[U] events of each user."""
+    popularity: NDArray[np.int32]
+    """[V] events of each item."""
+    num_train: NDArray[np.int64]
+    """[V] training events of each item."""
+    time_range: NDArray[np.int64]
+    """Earliest and latest time; empty where there are no times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """Events that the k-core removed, each one once."""
+
+    users: NDArray[np.int32]
+    """Numbers."""
+    items: NDArray[np.int32]
+    """Numbers."""
+    times: NDArray[np.int64] | None
+    rank: NDArray[np.int32]
+    """Place of each event among all of its user's, kept or removed."""
+
+    def select(self, chosen: NDArray) -> "Dropped":
+        """Only these."""
+        times = None if self.times is None else self.times[chosen]
+        return Dropped(users=self.users[chosen], items=self.items[chosen], times=times, rank=self.rank[chosen])
+
+    def group(self) -> Group:
+        """The arrays to be written."""
+        times = {} if self.times is None else {TIMES: self.times}
+        return {USERS: self.users, ITEMS: self.items, RANK: self.rank, **times}
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What log.json holds."""
+
+    generation: int
+    made_from: dict[str, Any]
+    """Settings and version."""
+    files: list[list[str]]
+    """Path, name in the table of rejects, and size and time of each file of the log, in order."""
+    text_files: dict[str, str]
+    dates: bool | None
+    """Whether times are dates; see TimeParser."""
+    tally: dict[str, Any]
+    texts: dict[str, Any]
+    """What the manifest says about item texts."""
+    rounds: list[dict[str, int]]
+    """Of the k-core."""
+    num_changed_events: int
+    """Events in histories that stand in the place of earlier ones."""
+    num_log_rejects: int
+    """Rows of the table of rejects that are of the log; those of item texts come behind."""
+
+    def counts(self) -> Tally:
+        """What became of the rows of the log."""
+        return Tally(**self.tally | {"rejected": Counter(self.tally["rejected"])})
+
+
+def load_state(folder: StageFolder) -> State | None:
+    """What is remembered, if anything."""
+    return State(**folder.read_json(LOG)) if folder.exists(LOG) else None
+
+
+def save_state(folder: StageFolder, state: State) -> None:
+    """Make this the state; files of older generations that are no longer needed go."""
+    folder.write_json(LOG, vars(state))
+    current = f"{state.generation:06d}"
+    needed = (f"{STATE}{current}.", f"{STATE}dropped/{current}/", f"{STATE}ids/", LOG)
+    folder.delete(name for name in folder.files(STATE) if not name.startswith(needed))
+
+
+def save_memory(folder: StageFolder, generation: int, memory: Memory, ids: Group) -> None:
+    """Write a generation's arrays, and the ids that are new in it."""
+    write_groups(folder, f"{STATE}ids/{generation:06d}.arrow", [ids])
+    write_groups(folder, f"{STATE}{generation:06d}.arrow", [vars(memory)])
+
+
+def text_rejects_name(generation: int) -> str:
+    """Name of the table of rejected rows of item texts."""
+    return f"{STATE}{generation:06d}.texts.parquet"
+
+
+def load_memory(folder: StageFolder, generation: int) -> Memory:
+    """The arrays of a generation."""
+    names = [each.name for each in fields(Memory)]
+    with open_groups(folder, f"{STATE}{generation:06d}.arrow", names) as reader:
+        return Memory(**{name: reader.numpy(0, name) for name in names})
+
+
+def load_ids(folder: StageFolder, generation: int, name: str) -> pa.LargeStringArray:
+    """Ids of all users or items by number, up to a generation; `name` is USER_IDS or ITEM_IDS."""
+    parts = []
+    for each in range(generation + 1):
+        with open_groups(folder, f"{STATE}ids/{each:06d}.arrow", [name]) as reader:
+            parts.append(reader.arrow(0, name))
+    return pa.concat_arrays(parts)
+
+
+def dropped_name(generation: int, part: int) -> str:
+    """Name of a file of removed events."""
+    return f"{STATE}dropped/{generation:06d}/{part:06d}.arrow"
+
+
+def save_dropped(folder: StageFolder, generation: int, part: int, dropped: Dropped) -> None:
+    """Write removed events."""
+    write_groups(folder, dropped_name(generation, part), [dropped.group()])
+
+
+def load_dropped(folder: StageFolder, generation: int, *, has_times: bool) -> Dropped:
+    """All removed events, part after part."""
+    names = [USERS, ITEMS, RANK, *([TIMES] if has_times else [])]
+    parts: dict[str, list[NDArray]] = {name: [] for name in names}
+    for file in folder.files(f"{STATE}dropped/{generation:06d}"):
+        with open_groups(folder, file, names) as reader:
+            for name in names:
+                parts[name].append(reader.numpy(0, name))
+    columns = {name: np.concatenate(values) for name, values in parts.items()}
+    return Dropped(users=columns[USERS], items=columns[ITEMS], times=columns.get(TIMES), rank=columns[RANK])
+
+
+def ids_group(user_ids: Iterable[pa.Array], item_ids: Iterable[pa.Array]) -> Group:
+    """The group of new ids."""
+    empty = pa.array([], pa.large_string())
+    return {USER_IDS: pa.concat_arrays([empty, *user_ids]), ITEM_IDS: pa.concat_arrays([empty, *item_ids])}

@@ -1,0 +1,202 @@
+"""New files added to the tables of a log: the same as all files at once, up to the numbers, and old numbers stay."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plain_prepare import Row
+from test_sharded_prepare import SURE, config_for, found_histories, logs, write_files
+
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.data import growth
+from sracl_dist.data.sequences import load_sequences
+from sracl_dist.stages import STAGES, run_stage, stage_status
+
+TEXTS = "item_id,title\n" + "".join(f"{item},Title {item}\n" for item in "abcdex") + "a,again\nnobody,x\n"
+COLUMNS = {"brand": None, "categories": None, "description": None}
+
+
+@pytest.fixture(autouse=True)
+def _any_share(monkeypatch):
+    monkeypatch.setattr(growth, "MAX_NEW_SHARE", 1e9)
+
+
+def run_prepare(config):
+    run = RunFolder(config.run.dir)
+    return run, run_stage(STAGES["prepare"], config, run, stage_status(STAGES["prepare"], config, run).draft)
+
+
+def described(run):
+    """All tables in the users' own ids, and what does not depend on numbers of the manifest."""
+    folder = run.stage("prepare")
+    sequences = load_sequences(run)
+    items = folder.read_table("items.parquet").to_pylist()
+    users = folder.read_shards("users/").to_pylist()
+    names = [None, *(item.pop("item_id") for item in items)]
+    assert [item.pop("item") for item in items] == list(range(1, len(names)))
+    assert [user["user"] for user in users] == list(range(sequences.num_users))
+    histories = {}
+    for user in users:
+        number = user.pop("user")
+        histories[user.pop("user_id")] = (
+            [names[item] for item in sequences.whole(number)],
+            int(sequences.num_train[number]),
+            int(sequences.num_validation[number]),
+            user,
+        )
+    rejects = sorted(tuple(row.values()) for row in folder.read_table("rejects.parquet").to_pylist())
+    return histories, dict(zip(names[1:], items, strict=True)), rejects
+
+
+def same_facts(one, other):
+    for result in (one, other):
+        result.details["k_core_rounds"] = [result.details["k_core_rounds"][0], result.details["k_core_rounds"][-1]]
+    assert one.rows == other.rows
+    assert one.details == other.details
+
+
+def old_numbers(run):
+    folder = run.stage("prepare")
+    items = {row["item_id"]: row["item"] for row in folder.read_table("items.parquet").to_pylist()}
+    return items, {row["user_id"]: row["user"] for row in folder.read_shards("users/").to_pylist()}
+
+
+def grows(monkeypatch):
+    """Notes whether tables were added to."""
+    added = []
+    add = growth.add_arrivals
+    monkeypatch.setattr(growth, "add_arrivals", lambda *words: added.append(1) or add(*words))
+    return added
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    files=st.lists(logs.map(lambda files: files[0]), min_size=2, max_size=4),
+    least=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    shard_rows=st.integers(10, 80),
+    has_times=st.booleans(),
+    texts=st.booleans(),
+)
+def test_added_files_equal_all_files_at_once(tmp_path_factory, monkeypatch, files, least, shard_rows, has_times, texts):
+    folder = tmp_path_factory.mktemp("growing")
+    names = write_files(folder, [SURE + files[0], *files[1:]])
+    data = {
+        "min_user_interactions": least[0],
+        "min_item_interactions": least[1],
+        "shard_rows": shard_rows,
+        "columns": {"time": "timestamp" if has_times else None},
+        "item_columns": COLUMNS,
+    }
+    if texts:
+        (folder / "items.csv").write_text(TEXTS)
+        data["item_texts"] = [str(folder / "items.csv")]
+    before: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    with monkeypatch.context() as patch:
+        added = grows(patch)
+        for number in range(1, len(names) + 1):
+            run, grown = run_prepare(config_for(folder / "grown", names[:number], **data))
+            now = old_numbers(run)
+            assert all(new.items() >= old.items() for new, old in zip(now, before, strict=True))
+            before = now
+        assert len(added) == len(names) - 1
+    whole_run, whole = run_prepare(config_for(folder / "whole", names, **data))
+    assert described(run) == described(whole_run)
+    same_facts(grown, whole)
+
+
+def test_an_item_comes_back_with_its_old_events_in_their_places(tmp_path, prepared, monkeypatch):
+    first: list[Row] = [*SURE, ("sure", "rare", "3"), ("sure0", "rare", "5"), ("lost", "a", "7")]
+    names = write_files(tmp_path, [first, [("sure1", "rare", "5"), ("lost", "b", "7"), ("sure", "a", "0")]])
+    added = grows(monkeypatch)
+    data = {"min_user_interactions": 2, "min_item_interactions": 3}
+    prepared(interactions=names[:1], **data)
+    done = prepared(interactions=names, **data)
+    assert added
+    found = {user: [item for item, _ in history] for user, history in ((u, h) for u, h in histories_of(done).items())}
+    assert found["sure"] == ["a", "b", "c", "d", "rare", "e", "f", "g", "h"]
+    assert found["sure0"] == [*"abcdefgh", "rare"]
+    assert found["sure1"] == [*"abcdefgh", "rare"]
+    assert found["lost"] == ["a", "b"]
+    assert done.rejects() == [("log-1.parquet", 3, "duplicate of an earlier row", "a")]
+
+
+def histories_of(done):
+    sequences, items = load_sequences(done.run), done.table("items")["item_id"].to_pylist()
+    users = done.table("users")["user_id"].to_pylist()
+    return {
+        user_id: [(items[item - 1], None) for item in sequences.whole(user).tolist()]
+        for user, user_id in enumerate(users)
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"min_user_interactions": 1},
+        {"split": "global_time", "validation_share": 0.3, "test_share": 0.03},
+        {"max_user_interactions": 100},
+        {"interactions": "other order"},
+        {"interactions": "old file touched"},
+    ],
+)
+def test_what_cannot_be_added_is_made_anew(tmp_path, monkeypatch, change):
+    names = write_files(tmp_path, [SURE, SURE[:5], SURE[8:12]])
+    run_prepare(config_for(tmp_path / "run", names[:2]))
+    added = grows(monkeypatch)
+    if change.get("interactions") == "old file touched":
+        (tmp_path / "log-0.csv").write_text((tmp_path / "log-0.csv").read_text() + "sure,a,77\n")
+    data = {key: value for key, value in change.items() if key != "interactions"}
+    names = names if change.get("interactions") != "other order" else [names[2], *names[:2]]
+    run, grown = run_prepare(config_for(tmp_path / "run", names, **data))
+    assert not added
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names, **data))
+    assert described(run) == described(whole_run)
+    assert grown.details == whole.details
+
+
+def test_more_new_rows_than_a_quarter_are_read_with_all_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "MAX_NEW_SHARE", 0.25)
+    names = write_files(tmp_path, [SURE, SURE[:20]])
+    added = grows(monkeypatch)
+    run_prepare(config_for(tmp_path / "run", names[:1]))
+    run_prepare(config_for(tmp_path / "run", names))
+    assert not added
+
+
+@pytest.mark.parametrize("at", ["save_memory", "items_table", "write_rejects", "save_state"])
+def test_an_interrupted_addition_is_done_again(tmp_path, monkeypatch, at):
+    rng = np.random.default_rng(5)
+    rows = [(f"u{user}", f"i{item}", str(n)) for n, (user, item) in enumerate(rng.integers(0, 30, (700, 2)).tolist())]
+    names = write_files(tmp_path, [rows[:600], rows[500:]])
+    run_prepare(config_for(tmp_path / "run", names[:1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(growth, at, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_prepare(config_for(tmp_path / "run", names))
+    run, grown = run_prepare(config_for(tmp_path / "run", names))
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
+    assert described(run) == described(whole_run)
+    same_facts(grown, whole)
+
+
+def test_nothing_new_after_an_addition_whose_manifest_is_lost(tmp_path, monkeypatch):
+    names = write_files(tmp_path, [SURE, SURE[:5]])
+    run_prepare(config_for(tmp_path / "run", names[:1]))
+    run, first = run_prepare(config_for(tmp_path / "run", names))
+    run.stage("prepare").delete(["manifest.json"])
+    tables = described_tables(run)
+    _, second = run_prepare(config_for(tmp_path / "run", names))
+    assert described_tables(run) == tables
+    assert first == second
+
+
+def described_tables(run):
+    folder = run.stage("prepare")
+    return {name: folder.read_table(name).to_pylist() for name in folder.files() if name.endswith(".parquet")}
+
+
+def test_the_helper_agrees_with_the_other_one(tmp_path, prepared):
+    done = prepared(interactions=write_files(tmp_path, [SURE]))
+    assert {user: [item for item, _ in own] for user, own in found_histories(done).items()} == {
+        user: [item for item, _ in own] for user, own in histories_of(done).items()
+    }
