@@ -8,23 +8,29 @@ of its own, with whatever Ray processes it starts, and the smallest one also by 
     reference_ratio      time of the stage over that of polars, on the log of reference_events
     reference_rss_gb     largest memory of polars there
     growth               time per event of the largest log over that of the smallest
+    append_share         time of adding one hundredth of new events to the largest log over that of preparing it
 """
 
 import json
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sracl_dist.artifacts import RunFolder
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sracl_dist.bench.polars_prepare import TIMESTAMP
 from sracl_dist.bench.process_tree import Measured, run_measured
-from sracl_dist.config import parse_config
+from sracl_dist.columns import ITEM_ID, USER_ID
 from sracl_dist.config.sections import require
 from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.observe import duration, say
-from sracl_dist.stages import STAGES, run_stage, stage_status
 
 EVENTS_PER_USER, EVENTS_PER_ITEM = 20, 100
+NEW_EVENTS, NEW_USERS = 100, 10
+"""One event in so many is added, and one in so many of those is of a user that never appeared before."""
 
 
 @dataclass(kw_only=True)
@@ -68,23 +74,42 @@ def measure(settings: PrepareSettings) -> dict[str, float]:
                 arguments = ["-m", "sracl_dist.bench.polars_prepare", str(_log(logs, num)), f"{scratch}/polars"]
                 reference = run_measured(arguments)
                 _say("polars", num, reference)
-            stage[num] = run_measured(["-m", __name__, str(_log(logs, num)), f"{scratch}/run-{num}"])
+            stage[num] = _run_stage(f"{scratch}/run-{num}", [_log(logs, num)])
             _say("stage", num, stage[num])
+        new = Path(scratch) / "new"
+        num_new = _write_new_events(_log(logs, num), new, num // NEW_EVENTS)
+        addition = _run_stage(f"{scratch}/run-{num}", [_log(logs, num), new])
+        _say("addition", num_new, addition)
     first, last = settings.num_events[0], settings.num_events[-1]
     return {
         "rows_per_second": last / stage[last].wall_s,
         "peak_rss_gb": max(each.peak_rss_gb for each in stage.values()),
         "reference_ratio": stage[settings.reference_events].wall_s / reference.wall_s,
         "reference_rss_gb": reference.peak_rss_gb,
+        "append_share": addition.wall_s / stage[last].wall_s,
         "growth": (stage[last].wall_s / last) / (stage[first].wall_s / first),
     }
 
 
-def prepare_log(log: str, location: str) -> None:
-    """Run the stage on the Parquet files of a folder."""
-    config = parse_config({"run": {"dir": location}, "data": {"interactions": [f"{log}/*.parquet"]}})
-    run = RunFolder(location)
-    run_stage(STAGES["prepare"], config, run, stage_status(STAGES["prepare"], config, run).draft)
+def _run_stage(location: str, folders: list[Path]) -> Measured:
+    return run_measured(["-m", "sracl_dist.bench.prepare_log", location, *map(str, folders)])
+
+
+def _write_new_events(log: Path, target: Path, num: int) -> int:
+    """The next day of a log: some of its last events again, after its end, partly of new users."""
+    last = pq.read_table(sorted(log.glob("*.parquet"))[-1])
+    random = np.random.default_rng(0)
+    events = last.take(pa.array(np.sort(random.choice(last.num_rows, min(num, last.num_rows), replace=False))))
+    users = pc.if_else(
+        pa.array(random.random(events.num_rows) < 1 / NEW_USERS),
+        pc.binary_join_element_wise(events[USER_ID], "new", "-"),
+        events[USER_ID],
+    )
+    times = pc.add(events[TIMESTAMP], pc.max(events[TIMESTAMP]).as_py() - pc.min(events[TIMESTAMP]).as_py() + 1)
+    target.mkdir()
+    columns = {USER_ID: users, ITEM_ID: events[ITEM_ID], TIMESTAMP: times}
+    pq.write_table(pa.table(columns), target / "part-new.parquet")
+    return int(events.num_rows)
 
 
 def _log(logs: Path, num_events: int) -> Path:
@@ -108,7 +133,3 @@ def _say(what: str, num_events: int, measured: Measured) -> None:
         f"{what}, {num_events:,} events: {duration(measured.wall_s)}, {rate:,.0f} rows/s, "
         f"{measured.peak_rss_gb:.2f} GB at most"
     )
-
-
-if __name__ == "__main__":
-    prepare_log(*sys.argv[1:])

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sracl_dist.bench.machine import BYTES_PER_GB
 from sracl_dist.errors import StageError
 
 PROC = Path("/proc")
 INTERVAL_S = 0.1
+_BYTES_PER_GB = 1e9
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LAST_LINES = 5
 
@@ -44,7 +44,7 @@ def run_measured(arguments: Sequence[str]) -> Measured:
     if process.returncode:
         end = " ".join(said.decode(errors="replace").splitlines()[-_LAST_LINES:])
         raise StageError(f"{' '.join(arguments)} ended with status {process.returncode}: {end}")
-    return Measured(wall_s=wall_s, peak_rss_gb=peak / BYTES_PER_GB)
+    return Measured(wall_s=wall_s, peak_rss_gb=peak / _BYTES_PER_GB)
 
 
 def tree_rss_bytes(root: int) -> int:

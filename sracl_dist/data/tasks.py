@@ -9,8 +9,8 @@ from sracl_dist.config.sections import ClusterConfig
 from sracl_dist.observe import Progress
 
 Task = TypeVar("Task")
-ROWS_WITHOUT_RAY = 4_000_000
-"""Up to so many rows are done sooner than Ray has started and its workers have."""
+ROWS_WITHOUT_RAY = 12_000_000
+"""Up to so many rows one process is done about as soon as Ray with its workers, whose start takes seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
