@@ -28,7 +28,7 @@ from sracl_dist.data.encode import (
     USERS,
     split_name,
 )
-from sracl_dist.data.event_order import repeated
+from sracl_dist.data.event_order import in_time_order, repeated
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import GroupReader, open_groups
 from sracl_dist.data.sequences import CHANGED, Histories, Sequences, ragged_places, read_histories
@@ -172,33 +172,25 @@ def add_arrivals(
         StorageError: a table of the old generation is damaged.
     """
     memory = _with_room(memory, arrivals)
-    # Events of users with new ones: the new ones have to be compared and ordered with all of these.
-    has_new = np.zeros(len(memory.user_dense), dtype=np.bool_)
-    has_new[arrivals.users] = True
-    first_guess = _Events.of_arrivals(arrivals)
-    old = _old_events(folder, memory, dropped, has_new)
-    again = _repeats(old, first_guess)
-    new = first_guess.select(~again)
-    repeats: dict[str, NDArray] = {
-        "splits": arrivals.splits[again],
-        ROWS: arrivals.rows[again],
-        ITEMS: arrivals.items[again],
-    }
-    # Removed events of everybody may come back.
-    candidates_users = np.concatenate([dropped.users, new.users])
-    candidates_items = np.concatenate([dropped.items, new.items])
-    stays, rounds = _peel(memory, candidates_users, candidates_items, least)
-    comes_back, new_stays = stays[: len(dropped.users)], stays[len(dropped.users) :]
-    returning = np.zeros_like(has_new)
-    returning[dropped.users[comes_back]] = True
-    old = _Events.joined([old, _old_events(folder, memory, dropped, returning & ~has_new)])
-    affected = has_new | returning
-    events = _Events.joined([old, new])
-    kept = np.concatenate([old.origin == OLD_KEPT, new_stays])
-    back = old.origin == OLD_DROPPED
-    kept[: len(old.users)][back] = comes_back[old.source[back]]
-    order = events.order()
-    events, kept = events.select(order), kept[order]
+    everything = _Events.of_arrivals(arrivals)
+    # With duplicates among them the new events keep no less than without, so nobody is missed who comes back.
+    maybe, rounds = _peel(memory, dropped, everything, least)
+    affected = np.zeros(len(memory.user_dense), dtype=np.bool_)
+    affected[arrivals.users] = True
+    affected[dropped.users[maybe[: len(dropped.users)]]] = True
+    old = _old_events(folder, memory, dropped, affected)
+    again = _repeats(old, everything, len(affected))
+    repeats: dict[str, NDArray] = {"splits": arrivals.splits[again], ROWS: arrivals.rows[again]}
+    repeats[ITEMS] = arrivals.items[again]
+    new, stays = everything, maybe
+    if again.any():
+        new = everything.select(~again)
+        stays, rounds = _peel(memory, dropped, new, least)
+    kept = np.concatenate([old.origin == OLD_KEPT, stays[len(dropped.users) :]])
+    back = np.flatnonzero(old.origin == OLD_DROPPED)
+    kept[back] = stays[old.source[back]]
+    order = _merged_order(old, new, len(affected))
+    events, kept = _Events.joined([old, new]).select(order), kept[order]
     users_kept = np.unique(events.users[kept & (events.origin != OLD_KEPT)])
     memory = _with_dense(memory, events, kept)
     memory, num_changed, num_events = _write_changed(folder, generation, memory, events, kept, users_kept)
@@ -221,21 +213,21 @@ class _Events:
     users: NDArray[np.int32]
     items: NDArray[np.int32]
     times: NDArray[np.int64] | None
-    rank: NDArray[np.int64]
-    """Orders the events of a user at the same time."""
+    rank: NDArray[np.int32]
+    """Place of an old event among all of its user's, and of a new one among the arrivals."""
     origin: NDArray[np.int8]
-    source: NDArray[np.int64]
+    source: NDArray[np.int32]
     """Place among the removed events or the arrivals."""
 
     @classmethod
     def of_arrivals(cls, arrivals: Arrivals) -> "_Events":
-        """New events come after all old ones at the same time."""
-        places = np.arange(len(arrivals.users), dtype=np.int64)
+        """The new events."""
+        places = np.arange(len(arrivals.users), dtype=np.int32)
         return cls(
             users=arrivals.users,
             items=arrivals.items,
             times=arrivals.times,
-            rank=(1 << 40) + places,
+            rank=places,
             origin=np.full(len(places), NEW, np.int8),
             source=places,
         )
@@ -248,6 +240,11 @@ class _Events:
         times = [part.times for part in parts if part.times is not None]
         return cls(times=np.concatenate(times) if times else None, **columns)
 
+    def order(self) -> NDArray[np.int64]:
+        """The order by user, time and arrival."""
+        keys = (self.rank, self.origin == NEW)
+        return np.lexsort((*keys, self.users) if self.times is None else (*keys, self.times, self.users))
+
     def select(self, chosen: NDArray) -> "_Events":
         """Only these, in this order."""
         return _Events(
@@ -259,10 +256,35 @@ class _Events:
             source=self.source[chosen],
         )
 
-    def order(self) -> NDArray[np.int64]:
-        """The order by user, time and arrival."""
-        keys = (self.rank, self.users) if self.times is None else (self.rank, self.times, self.users)
-        return np.lexsort(keys)
+
+def _merged_order(old: _Events, new: _Events, num_users: int) -> NDArray[np.int64]:
+    """The order by user, time and arrival of the old events with the new ones behind them.
+
+    The place of an old event among its user's is known, so that only users with new events from before their last old
+    one have to be sorted.
+    """
+    old_counts = np.bincount(old.users, minlength=num_users)
+    totals = old_counts + np.bincount(new.users, minlength=num_users)
+    starts = np.cumsum(totals) - totals
+    order = np.empty(int(totals.sum()), np.int64)
+    order[starts[old.users] + old.rank] = np.arange(len(old.users))
+    by_time = in_time_order(new.users, new.times)
+    users = new.users[by_time]
+    first = np.flatnonzero(np.append(True, users[1:] != users[:-1])[: len(users)])
+    number = np.arange(len(users)) - np.repeat(first, np.diff(first, append=len(users)))
+    order[starts[users] + old_counts[users] + number] = len(old.users) + by_time
+    if old.times is None or new.times is None:
+        return order
+    last_time = np.full(num_users, np.iinfo(np.int64).min)
+    is_last = old.rank == old_counts[old.users] - 1
+    last_time[old.users[is_last]] = old.times[is_last]
+    late = np.zeros(num_users, dtype=np.bool_)
+    late[users[first]] = new.times[by_time[first]] < last_time[users[first]]
+    if late.any():
+        places = np.flatnonzero(np.repeat(late, totals))
+        mixed = _Events.joined([old, new]).select(order[places])
+        order[places] = order[places][mixed.order()]
+    return order
 
 
 def _with_room(memory: Memory, arrivals: Arrivals) -> Memory:
@@ -288,9 +310,9 @@ def _old_events(folder: StageFolder, memory: Memory, dropped: Dropped, numbers: 
             users=gone.users,
             items=gone.items,
             times=gone.times,
-            rank=gone.rank.astype(np.int64),
+            rank=gone.rank,
             origin=np.full(len(own), OLD_DROPPED, np.int8),
-            source=own,
+            source=own.astype(np.int32),
         )
     ]
     user_of, item_of = _numbers_of(memory.user_dense, -1), _numbers_of(memory.item_dense, PAD)
@@ -315,7 +337,7 @@ class _RanksOfRemoved:
         order = np.lexsort((removed.rank, removed.users))
         self._users, self._ranks = removed.users[order], removed.rank[order].astype(np.int64)
 
-    def of_kept(self, users: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+    def of_kept(self, users: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.int32]:
         """The places of the kept events, of one user after the other."""
         first = np.searchsorted(self._users, users)
         num_removed = np.searchsorted(self._users, users, side="right") - first
@@ -324,7 +346,7 @@ class _RanksOfRemoved:
         is_kept = np.ones(int(totals.sum()), dtype=np.bool_)
         removed = ragged_places(first, num_removed)
         is_kept[np.repeat(starts, num_removed) + self._ranks[removed]] = False
-        return np.flatnonzero(is_kept) - np.repeat(starts, lengths)
+        return (np.flatnonzero(is_kept) - np.repeat(starts, lengths)).astype(np.int32)
 
 
 def _kept_events(
@@ -338,26 +360,31 @@ def _kept_events(
         times=part.times,
         rank=removed.of_kept(numbers, part.lengths),
         origin=np.full(num, OLD_KEPT, np.int8),
-        source=np.full(num, -1, np.int64),
+        source=np.full(num, -1, np.int32),
     )
 
 
-def _repeats(old: _Events, new: _Events) -> NDArray[np.bool_]:
+def _repeats(old: _Events, new: _Events, num_users: int) -> NDArray[np.bool_]:
     """[E] new events that equal an old one or an earlier new one."""
     again = np.zeros(len(new.users), dtype=np.bool_)
-    events = _Events.joined([old, new])
-    events = events.select(events.order())
-    if events.times is None:
+    if old.times is None or new.times is None:
         return again
-    mask = repeated(events.users, events.times, events.items) & (events.origin == NEW)
-    again[events.source[mask]] = True
+    earliest = np.full(num_users, np.iinfo(np.int64).max)
+    np.minimum.at(earliest, new.users, new.times)
+    near = np.flatnonzero(old.times >= earliest[old.users])
+    events = _Events.joined([old.select(near), new])
+    events = events.select(events.order())
+    if events.times is not None:
+        mask = repeated(events.users, events.times, events.items) & (events.origin == NEW)
+        again[events.source[mask]] = True
     return again
 
 
 def _peel(
-    memory: Memory, users: NDArray[np.int32], items: NDArray[np.int32], least: tuple[int, int]
+    memory: Memory, dropped: Dropped, new: _Events, least: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], list[dict[str, int]]]:
-    """Which of the removed and new events stay beside those that stay anyway."""
+    """Which of the removed and then the new events stay beside those that stay anyway."""
+    users, items = np.concatenate([dropped.users, new.users]), np.concatenate([dropped.items, new.items])
     counts = []
     for dense, first, kept in ((memory.user_dense, 0, memory.lengths), (memory.item_dense, 1, memory.popularity)):
         own = np.zeros(len(dense), np.int64)
@@ -430,7 +457,8 @@ def _write_changed(
     chosen = np.flatnonzero(kept & changes[events.users])
     chosen = chosen[np.argsort(memory.user_dense[events.users[chosen]], kind="stable")]
     dense = memory.user_dense[events.users[chosen]]
-    own_users, lengths = np.unique(dense, return_counts=True)
+    first = np.flatnonzero(np.append(True, dense[1:] != dense[:-1])[: len(dense)])
+    own_users, lengths = dense[first], np.diff(first, append=len(dense))
     split = leave_last_out(lengths)
     sequences = Sequences(
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
