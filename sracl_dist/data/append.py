@@ -31,7 +31,7 @@ from sracl_dist.data.encode import (
 from sracl_dist.data.event_order import in_time_order, repeated
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import GroupReader, open_groups
-from sracl_dist.data.sequences import CHANGED, Histories, Sequences, ragged_places, read_histories
+from sracl_dist.data.sequences import CHANGED, SequenceRows, Sequences, ragged_places, read_sequence_rows
 from sracl_dist.data.splits import leave_last_out
 from sracl_dist.data.state import Dropped, Memory
 from sracl_dist.data.strings import HashKey, Register, hash_strings
@@ -317,7 +317,7 @@ def _old_events(folder: StageFolder, memory: Memory, dropped: Dropped, numbers: 
     ]
     user_of, item_of = _numbers_of(memory.user_dense, -1), _numbers_of(memory.item_dense, PAD)
     removed = _RanksOfRemoved(gone)
-    for part in read_histories(folder, wanted, with_times=has_times):
+    for part in read_sequence_rows(folder, wanted, with_times=has_times):
         parts.append(_kept_events(part, user_of, item_of, removed))
     return _Events.joined(parts)
 
@@ -350,7 +350,7 @@ class _RanksOfRemoved:
 
 
 def _kept_events(
-    part: Histories, user_of: NDArray[np.int32], item_of: NDArray[np.int32], removed: _RanksOfRemoved
+    part: SequenceRows, user_of: NDArray[np.int32], item_of: NDArray[np.int32], removed: _RanksOfRemoved
 ) -> _Events:
     numbers = user_of[part.users]
     num = len(part.items)

@@ -110,7 +110,7 @@ class Sequences:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Histories:
+class SequenceRows:
     """Rows of the table for some users, in any order."""
 
     users: NDArray[np.int64]
@@ -127,7 +127,9 @@ class Histories:
     """[N]"""
 
 
-def read_histories(folder: StageFolder, wanted: NDArray[np.bool_], *, with_times: bool = False) -> Iterator[Histories]:
+def read_sequence_rows(
+    folder: StageFolder, wanted: NDArray[np.bool_], *, with_times: bool = False
+) -> Iterator[SequenceRows]:
     """Rows of the wanted users, each once, with what later additions to the log have changed.
 
     Args:
@@ -152,17 +154,17 @@ def read_histories(folder: StageFolder, wanted: NDArray[np.bool_], *, with_times
         if not chosen.all():
             table = table.filter(pa.array(chosen)).combine_chunks()
         if table.num_rows:
-            yield _histories(table, with_times=with_times)
+            yield _rows_of(table, with_times=with_times)
     if wanted.any() or num_missing:
         raise StorageError(
             f"{folder.path(SEQUENCES)} does not list every user once in order; run jobs/prepare.py again."
         )
 
 
-def _histories(table: pa.Table, *, with_times: bool) -> Histories:
+def _rows_of(table: pa.Table, *, with_times: bool) -> SequenceRows:
     lists = table[ITEMS].chunk(0)
     times = table[TIMES].chunk(0) if with_times else None
-    return Histories(
+    return SequenceRows(
         users=table[USER].to_numpy(),
         lengths=np.diff(lists.offsets.to_numpy()).astype(np.int32),
         items=lists.flatten().to_numpy(),
@@ -183,7 +185,7 @@ def load_sequences(run: RunFolder) -> Sequences:
     if manifest is None:
         raise StorageError(f"{folder.path()} is not finished; run jobs/prepare.py again.")
     num_users = manifest.rows["users"]
-    parts = list(read_histories(folder, np.ones(num_users, dtype=np.bool_)))
+    parts = list(read_sequence_rows(folder, np.ones(num_users, dtype=np.bool_)))
     lengths, num_train, num_validation = (np.zeros(num_users, np.int32) for _ in range(3))
     for part in parts:
         lengths[part.users] = part.lengths
