@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from named_shards import name_shards
 from ray_nodes import ROOT, Nodes, log_of, ray_nodes, wait_until
 from small_run import NUM_USERS, small_values, write_log
 from synthetic import make_sequences, write_run
@@ -101,6 +102,7 @@ def test_training_goes_on_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path
 def test_neighbours_are_complete_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path) -> None:
     sequences = make_sequences(6000, lengths=(3, 5))
     run = write_run(tmp_path / "run", sequences)
+    name_shards(run)
     run.stage("neighbours").delete(run.stage("neighbours").files())
     values = small_values(tmp_path) | {"cluster": {}}
     values["neighbours"] = {"num_neighbours": 4, "num_index_shards": 2, "query_block_rows": 20, "num_sampled": 50}
