@@ -49,10 +49,10 @@ def location(port: int, folder: str) -> str:
 
 
 class RefusingProxy:
-    """Hands requests on to the server and answers every `every`-th with 500 or 503 in its place."""
+    """Hands requests on to the server and answers the last `burst` of every `every` with 500 or 503 in its place."""
 
-    def __init__(self, port: int, every: int) -> None:
-        self.to, self._every, self._numbers = port, every, itertools.count(1)
+    def __init__(self, port: int, every: int, burst: int = 1) -> None:
+        self.to, self._every, self._burst, self._numbers = port, every, burst, itertools.count()
         self.num_requests = self.num_refused = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self._server.daemon_threads, self._server.block_on_close = True, False
@@ -73,7 +73,7 @@ class RefusingProxy:
         """The status with which the next request is refused, or None."""
         number = next(self._numbers)
         self.num_requests += 1
-        if number % self._every:
+        if number % self._every < self._every - self._burst:
             return None
         self.num_refused += 1
         return 500 if self.num_refused % 2 else 503

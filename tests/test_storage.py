@@ -123,9 +123,18 @@ def test_errors_that_pass_are_tried_again_also_in_a_copy_sent_elsewhere(server: 
                 folder.write_table(f"ranks/{shard}.parquet", TABLE)
             folder.delete(["ranks/4.parquet"])
             assert len(folder.read_shards("ranks/")) == 12
-        filesystem = pickle.loads(pickle.dumps(run.stage("train").filesystem))
-        assert {filesystem.get_file_info(f"{BUCKET}/refused/train/ranks/{shard}.parquet").size for shard in range(4)}
         assert proxy.num_refused >= 30
+
+
+def test_a_copy_sent_elsewhere_is_as_patient(server: int) -> None:
+    """Pyarrow's own file system gives up after three errors, and so would its copy."""
+    RunFolder(location(server, "patient")).stage("train").write_bytes("a", b"1")
+    with RefusingProxy(server, every=8, burst=5).running() as proxy:
+        run = RunFolder(location(proxy.port, "patient"))
+        for filesystem in (run.stage("train").filesystem, pickle.loads(pickle.dumps(run.stage("train").filesystem))):
+            sizes = [filesystem.get_file_info(f"{BUCKET}/patient/train/a").size for _ in range(6)]
+            assert sizes == [1] * 6
+        assert proxy.num_refused >= 10
 
 
 def test_errors_that_stay_are_one_sentence(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
