@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+import ray.util
 from ray.tune.schedulers import ASHAScheduler
 from tune_run import searchable
 
@@ -13,7 +15,7 @@ from sracl_dist.config import Config, load_config
 from sracl_dist.errors import ConfigError, SetupError, StageOrderError
 from sracl_dist.tune.board import Board
 from sracl_dist.tune.job import _room, tune
-from sracl_dist.tune.launch import BEST_VALUE, EPOCH, _Known, _make_scheduler, num_brackets
+from sracl_dist.tune.launch import BEST_VALUE, EPOCH, _Known, _make_scheduler, count_placement_groups, num_brackets
 from sracl_dist.tune.records import Records, Trial
 from sracl_dist.tune.space import parse_space
 
@@ -93,3 +95,12 @@ def test_nothing_starts_with_a_wrong_space_or_without_tables(search: tuple[Confi
     with pytest.raises(StageOrderError, match=r"the stage neighbours, which is not ready .*num_neighbours was"):
         tune(changed, run)
     assert not run.stage("tune").files()
+
+
+@pytest.mark.ray
+def test_a_placement_group_that_was_left_over_is_counted(ray_cluster: Cluster) -> None:
+    group = ray.util.placement_group([{"CPU": 1}])
+    assert group.wait(30)
+    assert count_placement_groups(wait_s=0.2) == 1
+    ray.util.remove_placement_group(group)
+    assert count_placement_groups(wait_s=20) == 0
