@@ -16,7 +16,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any, cast
 
@@ -135,10 +135,18 @@ class StageFolder:
         with self._errors(name, "read"), self._fs.open_input_file(self.path(name)) as stream:
             yield stream
 
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Commit a Parquet file."""
+    def write_table(self, name: str, table: pa.Table, numbers: Sequence[str] = ()) -> None:
+        """Commit a Parquet file.
+
+        Args:
+            name: of the file.
+            table: what it holds.
+            numbers: leaf columns of many different numbers, which are smaller and written in half the time when their
+                bytes are split instead of looked up; there must be no text beside them.
+        """
+        split = {"use_dictionary": False, "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT")}
         with self.open_output(name) as stream:
-            pq.write_table(table, stream, compression="zstd")
+            pq.write_table(table, stream, compression="zstd", **(split if numbers else {}))
 
     def read_table(self, name: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
         """Read a Parquet file; with `rows`, only those for which the expression holds, in little memory."""

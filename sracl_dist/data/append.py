@@ -31,7 +31,7 @@ from sracl_dist.data.encode import (
 from sracl_dist.data.event_order import in_time_order, repeated
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import GroupReader, open_groups
-from sracl_dist.data.sequences import CHANGED, SequenceRows, Sequences, ragged_places, read_sequence_rows
+from sracl_dist.data.sequences import CHANGED, NUMBERS, SequenceRows, Sequences, ragged_places, read_sequence_rows
 from sracl_dist.data.splits import leave_last_out
 from sracl_dist.data.state import Dropped, Memory
 from sracl_dist.data.strings import HashKey, Register, hash_strings
@@ -468,7 +468,7 @@ def _write_changed(
         num_items=len(memory.popularity),
     )
     times = None if events.times is None else events.times[chosen]
-    folder.write_table(f"{CHANGED}/{generation:06d}.parquet", sequences.to_table(times, own_users))
+    folder.write_table(f"{CHANGED}/{generation:06d}.parquet", sequences.to_table(times, own_users), NUMBERS)
     before = _training_counts_before(memory, events, chosen, lengths)
     num_train = memory.num_train + sequences.training_counts()[1:] - before
     return replace(memory, num_train=num_train), len(own_users), len(chosen)

@@ -22,6 +22,8 @@ from sracl_dist.shards import committed_shards
 Split = Literal["validation", "test"]
 SEQUENCES = "sequences"
 """Folder of the table's shards within the stage."""
+NUMBERS = tuple(f"{name}.list.element" for name in (ITEMS, TIMES))
+"""Leaf columns that are written with their bytes split."""
 CHANGED = "changed"
 """Folder of rows that stand in the place of earlier ones, since files were added to the log; later names count more."""
 
