@@ -80,7 +80,7 @@ class Display:
     Args:
         config: the run's.
         num_targets: targets of an epoch.
-        trackers: what is told of every finished epoch; they are closed at the end.
+        trackers: told of every finished epoch.
     """
 
     def __init__(self, config: Config, num_targets: int, trackers: Trackers) -> None:
@@ -100,12 +100,11 @@ class Display:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         if self._line is not None:
             self._line.close()
-        self._trackers.close(succeeded=kind is None)
         ray.kill(self.board)
 
     def _follow(self) -> None:

@@ -27,7 +27,7 @@ from safetensors.torch import load as load_tensors
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.cluster import connected
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import load_sequences
+from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import SraclError, StageError, StorageError, first_line
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import say
@@ -67,15 +67,18 @@ def train(config: Config, run: RunFolder) -> StageResult:
     sequences = load_sequences(run)
     batches = make_batches(config, sequences)
     require_trainable(sequences, batches)
-    trackers = Trackers(config, run)
-    if config.train.local:
-        succeeded = False
-        try:
+    with Trackers(config, run) as trackers:
+        if config.train.local:
             progress, read_best = train_here(config, run, trackers)
-            succeeded = True
-        finally:
-            trackers.close(succeeded=succeeded)
-        return _publish(config, run.stage(STAGE), progress, read_best, batches.num_targets)
+            trackers.log(progress.history)
+            return _publish(config, run.stage(STAGE), progress, read_best, batches.num_targets)
+        return _train_on_workers(config, run, sequences, batches.num_targets, trackers)
+
+
+def _train_on_workers(
+    config: Config, run: RunFolder, sequences: Sequences, num_targets: int, trackers: Trackers
+) -> StageResult:
+    folder = run.stage(STAGE)
     with connected(config.cluster) as cluster:
         use_gpu = cluster.num_gpus > 0 and config.train.gpus_per_worker == 1
         least = config.train.min_workers
@@ -83,13 +86,13 @@ def train(config: Config, run: RunFolder) -> StageResult:
         require_room(num_workers, config.train.cpus_per_worker, int(use_gpu), f"train.{key}")
         need = estimate(config, sizes_of(config, run, sequences), on_gpu=use_gpu)
         say(f"{STAGE}: {need.line(config.train.num_workers)}")
-        with Display(config, batches.num_targets, trackers) as display:
+        with Display(config, num_targets, trackers) as display:
             result = _run_workers(config, run, use_gpu, display.board)
-        folder = run.stage(STAGE)
         progress, best = _outcome(folder, result)
+        trackers.log(progress.history)
         with best.as_directory() as directory:
             where = Path(directory) / CHECKPOINT_FOLDER
-            return _publish(config, folder, progress, lambda name: (where / name).read_bytes(), batches.num_targets)
+            return _publish(config, folder, progress, lambda name: (where / name).read_bytes(), num_targets)
 
 
 class _EndAtOnce(UserCallback):

@@ -36,7 +36,7 @@ class Tracker(Protocol):
         """Take one finished epoch, a line of metrics.jsonl."""
 
     def close(self, *, succeeded: bool) -> None:
-        """Nothing more comes."""
+        """Nothing more comes; `succeeded` tells whether training reached its end."""
 
 
 def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
@@ -155,11 +155,13 @@ class Trackers:
                         self._known[name] = line["epoch"]
                         self._folder.write_json(KNOWN, self._known)
 
-    def close(self, *, succeeded: bool) -> None:
-        """Nothing more comes; `succeeded` tells whether training reached its end."""
+    def __enter__(self) -> "Trackers":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
         for name, tracker in self._trackers.items():
             with self._going_on(name):
-                tracker.close(succeeded=succeeded)
+                tracker.close(succeeded=kind is None)
 
     @contextlib.contextmanager
     def _going_on(self, name: str) -> Iterator[None]:

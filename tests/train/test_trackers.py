@@ -1,6 +1,7 @@
 """Event files and a database of MLflow that are real, and read back by their own means."""
 
 import builtins
+import contextlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,11 @@ def test_names_of_an_epochs_numbers() -> None:
 
 def test_tensorboard_has_every_epoch_once(tmp_path: Path) -> None:
     config, run = config_for(tmp_path, "tensorboard")
-    first = Trackers(config, run)
-    first.log(HISTORY[:1])
-    first.log(HISTORY[:2])
-    first.close(succeeded=False)
-    second = Trackers(config, run)  # the job was started again
-    second.log(HISTORY)
-    second.close(succeeded=True)
+    with Trackers(config, run) as first:
+        first.log(HISTORY[:1])
+        first.log(HISTORY[:2])
+    with Trackers(config, run) as second:  # the job was started again
+        second.log(HISTORY)
     found = events(tmp_path / "run" / "train" / "tensorboard")
     losses = sorted((step, value) for tag, step, value in found if tag == "loss/next_item")
     assert losses == [(1, 4.0), (2, 2.0), (3, pytest.approx(4 / 3))]
@@ -95,16 +94,14 @@ def test_tensorboard_has_every_epoch_once(tmp_path: Path) -> None:
 
 def test_mlflow_goes_on_with_its_run(tmp_path: Path, client: MlflowClient) -> None:
     config, run = config_for(tmp_path, "mlflow")
-    first = Trackers(config, run)
-    assert only_run(client).info.status == "RUNNING"
-    first.log(HISTORY[:2])
-    first.close(succeeded=False)
+    with contextlib.suppress(KeyboardInterrupt), Trackers(config, run) as first:
+        assert only_run(client).info.status == "RUNNING"
+        first.log(HISTORY[:2])
+        raise KeyboardInterrupt
     assert only_run(client).info.status == "KILLED"
-    second = Trackers(config, run)
-    assert only_run(client).info.status == "RUNNING"
-    second.log(HISTORY)
-    second.close(succeeded=True)
-
+    with Trackers(config, run) as second:
+        assert only_run(client).info.status == "RUNNING"
+        second.log(HISTORY)
     assert only_run(client).info.status == "FINISHED"
     assert metric(client, "validation/seen_kept/ndcg_at_20") == [(1, 0.25), (2, 0.5), (3, 0.75)]
     parameters = only_run(client).data.params
@@ -162,9 +159,8 @@ def test_a_server_that_does_not_answer_is_said_before_training(tmp_path: Path, m
 
 def test_none_is_asked_for_by_default(tmp_path: Path) -> None:
     config, run = config_for(tmp_path)
-    trackers = Trackers(config, run)
-    trackers.log(HISTORY)
-    trackers.close(succeeded=True)
+    with Trackers(config, run) as trackers:
+        trackers.log(HISTORY)
     assert run.stage("train").files() == []
 
 
