@@ -4,27 +4,40 @@ import contextlib
 import contextvars
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
 
 from sracl_dist.errors import SetupError
 from sracl_dist.observe import Progress, duration, say
 
 POLL_S = 1.0
-_wait_s: contextvars.ContextVar[float] = contextvars.ContextVar("wait_s", default=0.0)
+
+
+@dataclass
+class _Waiting:
+    wait_s: float = 0.0
+    has_asked: bool = False
+    """Whether nodes were asked for, which would stay until this is taken back."""
+
+
+_waiting: contextvars.ContextVar[_Waiting] = contextvars.ContextVar("waiting", default=_Waiting())  # noqa: B039
 
 
 @contextlib.contextmanager
 def waiting_for_nodes(wait_s: float) -> Iterator[None]:
     """Within the block `require_room` waits so long for nodes, which behind it may end again."""
-    before = _wait_s.set(wait_s)
+    waiting = _Waiting(wait_s)
+    before = _waiting.set(waiting)
     try:
         yield
     finally:
-        _wait_s.reset(before)
-        if wait_s and ray.is_initialized():
-            request_resources(bundles=[])
+        _waiting.reset(before)
+        if waiting.has_asked:
+            with contextlib.suppress(RayError, RuntimeError, OSError):  # a cluster that is gone has no nodes to end
+                request_resources(bundles=[])
 
 
 def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The number of workers") -> None:
@@ -36,7 +49,7 @@ def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The n
         SetupError: the cluster's nodes cannot hold the workers.
     """
     wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-    wait_s = _wait_s.get()
+    wait_s = _waiting.get().wait_s
     if num_workers > _room(wanted) and wait_s:
         _wait(num_workers, wanted, wait_s)
     if num_workers > (room := _room(wanted)):
@@ -50,6 +63,7 @@ def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The n
 def _wait(num_workers: int, wanted: dict[str, float], wait_s: float) -> None:
     say(f"cluster: asking for nodes with room for {num_workers} workers with {_in_words(wanted)} each")
     request_resources(bundles=[wanted] * num_workers)
+    _waiting.get().has_asked = True
     deadline = time.monotonic() + wait_s
     progress = Progress("cluster: room for", num_workers, "workers")
     while (room := _room(wanted)) < num_workers and time.monotonic() < deadline:
