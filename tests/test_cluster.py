@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,3 +155,32 @@ def test_gpus_that_are_not_there_yet_count_where_the_setting_says_so(
 ) -> None:
     with connected(ClusterConfig(use_gpus=use_gpus)) as described:
         assert described.num_gpus == num_gpus
+
+
+def make_slow(pause_s: float) -> Callable[[int], int]:
+    def process(shard: int) -> int:
+        time.sleep(pause_s)
+        return shard
+
+    return process
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_while_nothing_comes_it_is_looked_whether_there_is_room(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, has_room: bool
+) -> None:
+    looks: list[object] = []
+
+    def look(*wanted: object) -> None:
+        looks.append(wanted)
+        if len(looks) > 1 and not has_room:
+            raise SetupError("a node is lost.")
+
+    monkeypatch.setattr("sracl_dist.cluster.require_room", look)
+    monkeypatch.setattr("sracl_dist.cluster.ROOM_CHECK_S", 0.1)
+    if has_room:
+        assert collect(make_slow, (0.5,), 3) == [(0, 0), (1, 1), (2, 2)]
+    else:
+        with pytest.raises(SetupError, match="a node is lost"):
+            collect(make_slow, (60.0,), 3)
+    assert looks[:2] == [(2, 1, 0)] * 2
