@@ -53,7 +53,7 @@ def finish_before(stage: str, config_file: str, run: RunFolder) -> None:
 
 def test_a_job_takes_the_code_along_and_leaves_the_rest(three_nodes: Nodes) -> None:
     program = "import os, sracl_dist; print('HAS', sorted(os.listdir())); print('CODE', sracl_dist.__file__)"
-    job = three_nodes.submit("python", "-c", f'"{program}"')
+    job = three_nodes.submit("python", "-c", program)
     told = log_of(job)
     assert job.returncode == 0, told
     line = next(line for line in told.splitlines() if line.startswith("HAS"))
