@@ -35,6 +35,9 @@ TIMES = "times"
 NUM_TRAIN = "num_train"
 NUM_VALIDATION = "num_validation"
 
+# Table `added`, beside USER, ITEM and TIME
+PLACE = "place"
+
 # Table `rejects`
 SOURCE = "source"
 ROW = "row"

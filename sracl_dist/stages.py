@@ -67,7 +67,7 @@ STAGES = {
             function="sracl_dist.data.prepare:prepare",
             settings=("data",),
             external="sracl_dist.data.sources:file_facts",
-            keep=("state/", "users/", "sequences/", "changed/", "items.parquet", "rejects.parquet"),
+            keep=("state/", "users/", "sequences/", "added/", "items.parquet", "rejects.parquet"),
             version=2,  # users and sequences in shards
         ),
         Stage(

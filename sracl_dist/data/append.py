@@ -1,8 +1,8 @@
 """New files of a log added to the tables that were made from the old ones, at the cost of what changes.
 
 The k-core of a log stays in the core of a larger one, so users and items that stay keep their dense ids and only the
-events that were removed before and the new ones are peeled again. Histories that change are written whole, to
-changed/<generation>.parquet, and stand in the place of the earlier ones.
+events that were removed before and the new ones, the candidates, are peeled again. Those of them that stay are written
+to added/<generation>.parquet with their places in the histories; only histories with events out of turn are read.
 
 Numbers count all users and items that ever appeared; dense ids only those that stay. E events, U users, V items.
 """
@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import PAD
+from sracl_dist.columns import ITEM, PAD, PLACE, TIME, USER
 from sracl_dist.data.encode import (
     ENCODED,
     FIRST_ROW,
@@ -31,8 +31,7 @@ from sracl_dist.data.encode import (
 from sracl_dist.data.event_order import in_time_order, repeated
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import GroupReader, open_groups
-from sracl_dist.data.sequences import CHANGED, NUMBERS, SequenceRows, Sequences, ragged_places, read_sequence_rows
-from sracl_dist.data.splits import leave_last_out
+from sracl_dist.data.sequences import ADDED, SequenceRows, read_sequence_rows
 from sracl_dist.data.state import Dropped, Memory
 from sracl_dist.data.strings import HashKey, Register, hash_strings
 
@@ -70,8 +69,6 @@ class Addition:
     """Splits, rows and items (numbers) of new events that are duplicates."""
     num_changed: int
     """Users whose histories changed."""
-    num_changed_events: int
-    """Events that these have now."""
 
 
 def read_arrivals(
@@ -172,37 +169,22 @@ def add_arrivals(
         StorageError: a table of the old generation is damaged.
     """
     memory = _with_room(memory, arrivals)
-    everything = _Events.of_arrivals(arrivals)
-    # With duplicates among them the new events keep no less than without, so nobody is missed who comes back.
-    maybe, rounds = _peel(memory, dropped, everything, least)
-    affected = np.zeros(len(memory.user_dense), dtype=np.bool_)
-    affected[arrivals.users] = True
-    affected[dropped.users[maybe[: len(dropped.users)]]] = True
-    old = _old_events(folder, memory, dropped, affected)
-    again = _repeats(old, everything, len(affected))
-    repeats: dict[str, NDArray] = {"splits": arrivals.splits[again], ROWS: arrivals.rows[again]}
-    repeats[ITEMS] = arrivals.items[again]
-    new, stays = everything, maybe
-    if again.any():
-        new = everything.select(~again)
-        stays, rounds = _peel(memory, dropped, new, least)
-    kept = np.concatenate([old.origin == OLD_KEPT, stays[len(dropped.users) :]])
-    back = np.flatnonzero(old.origin == OLD_DROPPED)
-    kept[back] = stays[old.source[back]]
-    order = _merged_order(old, new, len(affected))
-    events, kept = _Events.joined([old, new]).select(order), kept[order]
-    users_kept = np.unique(events.users[kept & (events.origin != OLD_KEPT)])
-    memory = _with_dense(memory, events, kept)
-    memory, num_changed, num_events = _write_changed(folder, generation, memory, events, kept, users_kept)
-    rest = dropped.select(~affected[dropped.users])
+    new = _Events.of_arrivals(arrivals)
+    late = _late_users(memory, new)
+    old = _old_events(folder, memory, dropped, late)
+    again = _repeats(old, new)
+    new = new.select(~again)
+    new = replace(new, source=np.arange(len(new.users), dtype=np.int32))
+    stays, rounds = _peel(memory, dropped, new, least)
+    candidates = _ranked(memory, dropped, old, new, late)
+    memory, num_changed = _write_added(folder, generation, _with_new(memory, new), candidates, stays)
     return Addition(
         memory=memory,
-        dropped=_joined_dropped(rest, events, kept),
+        dropped=candidates.select(~stays),
         rounds=rounds,
         num_repeated=int(again.sum()),
-        repeats=repeats,
+        repeats={"splits": arrivals.splits[again], ROWS: arrivals.rows[again], ITEMS: arrivals.items[again]},
         num_changed=num_changed,
-        num_changed_events=num_events,
     )
 
 
@@ -257,44 +239,69 @@ class _Events:
         )
 
 
-def _merged_order(old: _Events, new: _Events, num_users: int) -> NDArray[np.int64]:
-    """The order by user, time and arrival of the old events with the new ones behind them.
-
-    The place of an old event among its user's is known, so that only users with new events from before their last old
-    one have to be sorted.
-    """
-    old_counts = np.bincount(old.users, minlength=num_users)
-    totals = old_counts + np.bincount(new.users, minlength=num_users)
-    starts = np.cumsum(totals) - totals
-    order = np.empty(int(totals.sum()), np.int64)
-    order[starts[old.users] + old.rank] = np.arange(len(old.users))
-    by_time = in_time_order(new.users, new.times)
-    users = new.users[by_time]
-    first = np.flatnonzero(np.append(True, users[1:] != users[:-1])[: len(users)])
-    number = np.arange(len(users)) - np.repeat(first, np.diff(first, append=len(users)))
-    order[starts[users] + old_counts[users] + number] = len(old.users) + by_time
-    if old.times is None or new.times is None:
-        return order
-    last_time = np.full(num_users, np.iinfo(np.int64).min)
-    is_last = old.rank == old_counts[old.users] - 1
-    last_time[old.users[is_last]] = old.times[is_last]
-    late = np.zeros(num_users, dtype=np.bool_)
-    late[users[first]] = new.times[by_time[first]] < last_time[users[first]]
-    if late.any():
-        places = np.flatnonzero(np.repeat(late, totals))
-        mixed = _Events.joined([old, new]).select(order[places])
-        order[places] = order[places][mixed.order()]
-    return order
-
-
 def _with_room(memory: Memory, arrivals: Arrivals) -> Memory:
-    new_users = np.full(len(arrivals.user_ids), -1, np.int32)
-    new_items = np.full(len(arrivals.item_ids), PAD, np.int32)
+    """The arrays by number with room for users and items that are new."""
+    num_users, num_items = len(arrivals.user_ids), len(arrivals.item_ids)
+    never = np.full(0 if arrivals.times is None else num_users, np.iinfo(np.int64).min)
     return replace(
         memory,
-        user_dense=np.concatenate([memory.user_dense, new_users]),
-        item_dense=np.concatenate([memory.item_dense, new_items]),
+        user_dense=np.concatenate([memory.user_dense, np.full(num_users, -1, np.int32)]),
+        item_dense=np.concatenate([memory.item_dense, np.full(num_items, PAD, np.int32)]),
+        totals=np.concatenate([memory.totals, np.zeros(num_users, np.int32)]),
+        last_times=np.concatenate([memory.last_times, never]),
     )
+
+
+def _with_new(memory: Memory, new: _Events) -> Memory:
+    """What is remembered of all events, whether they stay or not, with the new ones."""
+    totals = memory.totals + np.bincount(new.users, minlength=len(memory.totals)).astype(np.int32)
+    last_times = memory.last_times.copy()
+    if new.times is not None:
+        np.maximum.at(last_times, new.users, new.times)
+    return replace(memory, totals=totals, last_times=last_times)
+
+
+def _late_users(memory: Memory, new: _Events) -> NDArray[np.bool_]:
+    """Users, by number, with a new event that is not later than all their old ones: only these histories are read."""
+    late = np.zeros(len(memory.user_dense), dtype=np.bool_)
+    if new.times is not None:
+        late[new.users[new.times <= memory.last_times[new.users]]] = True
+    return late
+
+
+def _ranked(memory: Memory, dropped: Dropped, old: _Events, new: _Events, late: NDArray[np.bool_]) -> Dropped:
+    """The removed and then the new events, each with its place among all events of its user, new ones included."""
+    order = in_time_order(new.users, new.times)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = memory.totals[new.users[order]] + _places_within(new.users[order])
+    ranks = np.concatenate([dropped.rank, rank])
+    if late.any():
+        mixed = _Events.joined([old, new.select(late[new.users])])
+        mixed = mixed.select(mixed.order())
+        places = _places_within(mixed.users)
+        for origin, first in ((OLD_DROPPED, 0), (NEW, len(dropped.users))):
+            own = mixed.origin == origin
+            ranks[first + mixed.source[own].astype(np.int64)] = places[own]
+    times = None
+    if dropped.times is not None and new.times is not None:
+        times = np.concatenate([dropped.times, new.times])
+    return Dropped(
+        users=np.concatenate([dropped.users, new.users]),
+        items=np.concatenate([dropped.items, new.items]),
+        times=times,
+        rank=ranks,
+    )
+
+
+def _places_within(users: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The place of each row among those of its user, whose rows stand together."""
+    starts = _starts(users)
+    return np.arange(len(users)) - np.repeat(starts, np.diff(starts, append=len(users)))
+
+
+def _starts(users: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where the rows of each user begin."""
+    return np.flatnonzero(np.append(True, users[1:] != users[:-1])[: len(users)])
 
 
 def _old_events(folder: StageFolder, memory: Memory, dropped: Dropped, numbers: NDArray[np.bool_]) -> _Events:
@@ -315,10 +322,10 @@ def _old_events(folder: StageFolder, memory: Memory, dropped: Dropped, numbers: 
             source=own.astype(np.int32),
         )
     ]
-    user_of, item_of = _numbers_of(memory.user_dense, -1), _numbers_of(memory.item_dense, PAD)
-    removed = _RanksOfRemoved(gone)
-    for part in read_sequence_rows(folder, wanted, with_times=has_times):
-        parts.append(_kept_events(part, user_of, item_of, removed))
+    if wanted.any():
+        user_of, item_of = _numbers_of(memory.user_dense, -1), _numbers_of(memory.item_dense, PAD)
+        histories = read_sequence_rows(folder, wanted, with_times=has_times)
+        parts.append(_kept_events(histories, user_of, item_of, _RanksOfRemoved(gone)))
     return _Events.joined(parts)
 
 
@@ -344,7 +351,7 @@ class _RanksOfRemoved:
         totals = lengths + num_removed
         starts = np.cumsum(totals) - totals
         is_kept = np.ones(int(totals.sum()), dtype=np.bool_)
-        removed = ragged_places(first, num_removed)
+        removed = _ragged_places(first, num_removed)
         is_kept[np.repeat(starts, num_removed) + self._ranks[removed]] = False
         return (np.flatnonzero(is_kept) - np.repeat(starts, lengths)).astype(np.int32)
 
@@ -364,15 +371,10 @@ def _kept_events(
     )
 
 
-def _repeats(old: _Events, new: _Events, num_users: int) -> NDArray[np.bool_]:
+def _repeats(old: _Events, new: _Events) -> NDArray[np.bool_]:
     """[E] new events that equal an old one or an earlier new one."""
     again = np.zeros(len(new.users), dtype=np.bool_)
-    if old.times is None or new.times is None:
-        return again
-    earliest = np.full(num_users, np.iinfo(np.int64).max)
-    np.minimum.at(earliest, new.users, new.times)
-    near = np.flatnonzero(old.times >= earliest[old.users])
-    events = _Events.joined([old.select(near), new])
+    events = _Events.joined([old, new])
     events = events.select(events.order())
     if events.times is not None:
         mask = repeated(events.users, events.times, events.items) & (events.origin == NEW)
@@ -413,95 +415,138 @@ def _round(counts: list[NDArray[np.int64]]) -> dict[str, int]:
     return {"users": users, "items": items, "interactions": int(counts[0].sum())}
 
 
-def _with_dense(memory: Memory, events: _Events, kept: NDArray[np.bool_]) -> Memory:
-    """Dense ids for users and items that come in, by number behind the others; and the new lengths and counts."""
-    fresh = kept & (events.origin != OLD_KEPT)
+@dataclass(frozen=True, kw_only=True)
+class _Added:
+    """Events that come in, by user and place, and the users who get them."""
+
+    rows: NDArray[np.int64]
+    """[E] among the candidates."""
+    places: NDArray[np.int64]
+    """[E] in the new history."""
+    owners: NDArray[np.int64]
+    """[E] index into `users`."""
+    users: NDArray[np.int32]
+    """Numbers."""
+
+
+def _added(candidates: Dropped, stays: NDArray[np.bool_], num_users: int) -> _Added:
+    changes = np.zeros(num_users, dtype=np.bool_)
+    changes[candidates.users[stays]] = True
+    rows = np.flatnonzero(changes[candidates.users])
+    key = (candidates.users[rows].astype(np.uint64) << np.uint64(32)) | candidates.rank[rows].astype(np.uint64)
+    rows = rows[np.argsort(key)]
+    users, own_stays = candidates.users[rows], stays[rows]
+    # Whatever does not stay is among the candidates, so that it is known how many events before each one do.
+    gone = (~own_stays).astype(np.int64)
+    gone_before = np.cumsum(gone) - gone
+    starts = _starts(users)
+    lengths = np.diff(starts, append=len(users))
+    places = candidates.rank[rows] - (gone_before - np.repeat(gone_before[starts], lengths))
+    owners = np.repeat(np.arange(len(starts)), lengths)
+    return _Added(rows=rows[own_stays], places=places[own_stays], owners=owners[own_stays], users=users[starts])
+
+
+def _write_added(
+    folder: StageFolder, generation: int, memory: Memory, candidates: Dropped, stays: NDArray[np.bool_]
+) -> tuple[Memory, int]:
+    """Write the events that come in; returns the counts with them, and how many users have some."""
+    added = _added(candidates, stays, len(memory.user_dense))
+    before = memory.lengths
+    memory = _with_dense(memory, added.users, candidates.items[added.rows])
+    users = memory.user_dense[added.users]
+    old_lengths = np.zeros(len(users), np.int64)
+    known = users < len(before)
+    old_lengths[known] = before[users[known]]
+    items = memory.item_dense[candidates.items[added.rows]]
+    lengths, last_items = memory.lengths.copy(), memory.last_items.reshape(-1, 2).copy()
+    lengths[users] = old_lengths + np.bincount(added.owners, minlength=len(users))
+    changes, last_items[users] = _moved(added, items, old_lengths, lengths[users], last_items[users], memory)
+    popularity = memory.popularity + np.bincount(items, minlength=len(memory.popularity) + 1)[1:].astype(np.int32)
+    columns = {
+        USER: pa.array(users[added.owners], pa.int64()),
+        PLACE: pa.array(added.places, pa.int32()),
+        ITEM: pa.array(items, pa.int32()),
+    }
+    time_range = memory.time_range
+    if candidates.times is not None:
+        times = candidates.times[added.rows]
+        columns[TIME] = pa.array(times, pa.int64())
+        both = np.concatenate([time_range, times])
+        time_range = np.array([both.min(), both.max()] if len(both) else [], np.int64)
+    table = pa.table(columns)
+    # By dense id and place, as those who read histories want them.
+    order = np.argsort(users[added.owners], kind="stable")
+    folder.write_table(
+        f"{ADDED}/{generation:06d}.parquet", table.take(pa.array(order)), (ITEM, *columns.keys() & {TIME})
+    )
+    memory = replace(
+        memory,
+        lengths=lengths,
+        popularity=popularity,
+        num_train=memory.num_train + changes,
+        last_items=last_items.ravel(),
+        time_range=time_range,
+    )
+    return memory, len(users)
+
+
+def _with_dense(memory: Memory, user_numbers: NDArray[np.int32], item_numbers: NDArray[np.int32]) -> Memory:
+    """Dense ids behind the others, by number, for users and items that come in, and room for them elsewhere."""
     user_dense, item_dense = memory.user_dense.copy(), memory.item_dense.copy()
-    users, items = np.unique(events.users[fresh]), np.unique(events.items[fresh])
+    users, items = np.unique(user_numbers), np.unique(item_numbers)
     users, items = users[user_dense[users] < 0], items[item_dense[items] == PAD]
     user_dense[users] = len(memory.lengths) + np.arange(len(users), dtype=np.int32)
     item_dense[items] = len(memory.popularity) + 1 + np.arange(len(items), dtype=np.int32)
-    num_users, num_items = len(memory.lengths) + len(users), len(memory.popularity) + len(items)
-    lengths = np.zeros(num_users, np.int32)
-    lengths[: len(memory.lengths)] = memory.lengths
-    lengths += np.bincount(user_dense[events.users[fresh]], minlength=num_users).astype(np.int32)
-    popularity = np.bincount(item_dense[events.items[fresh]], minlength=num_items + 1)[1:].astype(np.int32)
-    popularity[: len(memory.popularity)] += memory.popularity
-    num_train = np.zeros(num_items, np.int64)
-    num_train[: len(memory.num_train)] = memory.num_train
-    times = memory.time_range
-    if events.times is not None and fresh.any():
-        own = events.times[fresh]
-        times = np.array([min(times[0], own.min()), max(times[1], own.max())], np.int64)
-    return Memory(
+    return replace(
+        memory,
         user_dense=user_dense,
         item_dense=item_dense,
-        lengths=lengths,
-        popularity=popularity,
-        num_train=num_train,
-        time_range=times,
+        lengths=np.append(memory.lengths, np.zeros(len(users), np.int32)),
+        last_items=np.append(memory.last_items, np.full(2 * len(users), PAD, np.int32)),
+        popularity=np.append(memory.popularity, np.zeros(len(items), np.int32)),
+        num_train=np.append(memory.num_train, np.zeros(len(items), np.int64)),
     )
 
 
-def _write_changed(
-    folder: StageFolder,
-    generation: int,
+def _moved(
+    added: _Added,
+    items: NDArray[np.int32],
+    old_lengths: NDArray[np.int64],
+    lengths: NDArray[np.int32],
+    last_items: NDArray[np.int32],
     memory: Memory,
-    events: _Events,
-    kept: NDArray[np.bool_],
-    users: NDArray[np.int32],
-) -> tuple[Memory, int, int]:
-    """Write the whole histories of the users (numbers) that have more events now; returns the new training counts."""
-    changes = np.zeros(len(memory.user_dense), dtype=np.bool_)
-    changes[users] = True
-    chosen = np.flatnonzero(kept & changes[events.users])
-    chosen = chosen[np.argsort(memory.user_dense[events.users[chosen]], kind="stable")]
-    dense = memory.user_dense[events.users[chosen]]
-    first = np.flatnonzero(np.append(True, dense[1:] != dense[:-1])[: len(dense)])
-    own_users, lengths = dense[first], np.diff(first, append=len(dense))
-    split = leave_last_out(lengths)
-    sequences = Sequences(
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        items=memory.item_dense[events.items[chosen]],
-        num_train=split.num_train,
-        num_validation=split.num_validation,
-        num_items=len(memory.popularity),
-    )
-    times = None if events.times is None else events.times[chosen]
-    folder.write_table(f"{CHANGED}/{generation:06d}.parquet", sequences.to_table(times, own_users), NUMBERS)
-    before = _training_counts_before(memory, events, chosen, lengths)
-    num_train = memory.num_train + sequences.training_counts()[1:] - before
-    return replace(memory, num_train=num_train), len(own_users), len(chosen)
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """[V] by how much the training events of each item change, and the last two items of each changed user.
+
+    Of the old events only the last two can come into training or leave it: the others have two old ones behind them.
+    """
+    num, num_items = len(lengths), len(memory.popularity)
+    held_out, held_out_before = 2 * (lengths >= 3), 2 * (old_lengths >= 3)
+    num_train = lengths - held_out
+    trains = items[added.places < num_train[added.owners]]
+    changes = np.bincount(trains, minlength=num_items + 1).astype(np.int64)
+    # How many old events come after each new one tells where the last two old ones are now.
+    counts = np.bincount(added.owners, minlength=num)
+    from_end = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(added.owners))
+    old_behind = lengths[added.owners] - 1 - added.places - from_end
+    behind = [np.bincount(added.owners[old_behind == number], minlength=num) for number in (0, 1)]
+    old_places = (lengths - 1 - behind[0], lengths - 2 - behind[0] - behind[1])
+    for number, places in enumerate(old_places):
+        there = old_lengths > number
+        change = (places < num_train).astype(np.int64) - (held_out_before == 0)
+        np.add.at(changes, last_items[there, number], change[there])
+    new_last = np.full((num, 2), PAD, np.int32)
+    for number in (0, 1):
+        at_end = added.places == lengths[added.owners] - 1 - number
+        new_last[added.owners[at_end], number] = items[at_end]
+        for old, places in enumerate(old_places):
+            there = (old_lengths > old) & (places == lengths - 1 - number)
+            new_last[there, number] = last_items[there, old]
+    return changes[1:], new_last
 
 
-def _training_counts_before(
-    memory: Memory, events: _Events, chosen: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """[V] training events that the changed users had of each item before."""
-    was_kept = events.origin[chosen] == OLD_KEPT
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    before = np.bincount(owner[was_kept], minlength=len(lengths))
-    num_train = leave_last_out(before).num_train
-    old = chosen[was_kept]
-    place = np.arange(len(old)) - np.repeat(np.cumsum(before) - before, before)
-    training = old[place < np.repeat(num_train, before)]
-    items = memory.item_dense[events.items[training]]
-    return np.bincount(items, minlength=len(memory.popularity) + 1)[1:]
-
-
-def _joined_dropped(rest: Dropped, events: _Events, kept: NDArray[np.bool_]) -> Dropped:
-    """Removed events of users without a change, and those of the others at their new places."""
-    new_user = np.append(True, events.users[1:] != events.users[:-1])[: len(events.users)]
-    starts = np.flatnonzero(new_user)
-    lengths = np.diff(starts, append=len(events.users))
-    rank = np.arange(len(events.users)) - np.repeat(starts, lengths)
-    gone = ~kept
-    times = None
-    if rest.times is not None and events.times is not None:
-        times = np.concatenate([rest.times, events.times[gone]])
-    return Dropped(
-        users=np.concatenate([rest.users, events.users[gone]]),
-        items=np.concatenate([rest.items, events.items[gone]]),
-        times=times,
-        rank=np.concatenate([rest.rank, rank[gone].astype(np.int32)]),
-    )
+def _ragged_places(starts: NDArray[np.int64], lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Places starts[i] .. starts[i] + lengths[i] - 1 for one i after the other."""
+    before = np.cumsum(lengths) - lengths
+    places: NDArray[np.int64] = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - before, lengths)
+    return places

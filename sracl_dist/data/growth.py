@@ -25,7 +25,7 @@ from sracl_dist.data.readers import short_names
 from sracl_dist.data.reject_table import REJECTS_TABLE, repeats, unusable, write_rejects
 from sracl_dist.data.rejects import DUPLICATE, Rejects, excerpts
 from sracl_dist.data.result import item_texts, items_table, make_result, text_facts
-from sracl_dist.data.sequences import CHANGED
+from sracl_dist.data.sequences import ADDED
 from sracl_dist.data.sources import FILES, Source
 from sracl_dist.data.splits import leave_last_out
 from sracl_dist.data.state import (
@@ -49,6 +49,9 @@ from sracl_dist.stages import STAGES, StageResult
 
 MAX_NEW_SHARE = 0.25
 """Of a larger share of new rows the tables are made anew, which takes less memory and is hardly slower."""
+
+MAX_GENERATIONS = 60
+"""After so many additions the tables are made anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ def can_grow(state: State, log: LogFiles, data: DataConfig) -> bool:
     """Whether new files can be added to what there is.
 
     A split in time moves for everybody with every new event, and a limit on users' events takes old events away; both
-    need the whole log. So do tables of which more than half has been replaced.
+    need the whole log. So do tables that were added to often, which takes those who read them longer and longer.
     """
     return (
         data.source == FILES
@@ -95,7 +98,7 @@ def can_grow(state: State, log: LogFiles, data: DataConfig) -> bool:
         and data.max_user_interactions is None
         and state.made_from == log.made_from
         and state.files == log.files[: len(state.files)]
-        and state.num_changed_events <= state.tally["num_kept"]
+        and state.generation < MAX_GENERATIONS
         and _num_new_rows(log, len(state.files), data) <= MAX_NEW_SHARE * state.tally["num_kept"]
     )
 
@@ -117,7 +120,7 @@ def grow(config: Config, source: Source, folder: StageFolder, state: State, log:
         StorageError: the run folder cannot be read or written.
     """
     # What an interrupted addition left must not be taken for a part of the tables.
-    later = [name for name in folder.files(CHANGED) if name > f"{CHANGED}/{state.generation:06d}.parquet"]
+    later = [name for name in folder.files(ADDED) if name > f"{ADDED}/{state.generation:06d}.parquet"]
     folder.delete([*later, *folder.files(WORK)])
     memory = load_memory(folder, state.generation)
     item_ids = load_ids(folder, state.generation, ITEM_IDS)
@@ -203,7 +206,6 @@ class _Growth:
             files=self.log.files,
             tally=vars(tally),
             rounds=addition.rounds,
-            num_changed_events=self.state.num_changed_events + addition.num_changed_events,
         )
         say(
             f"prepare: added {len(arrivals.users) - addition.num_repeated:,} events of {len(splits):,} new pieces of "

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import NUM_INTERACTIONS, NUM_TRAIN, NUM_TRAIN_INTERACTIONS, NUM_VALIDATION, USER, USER_ID
+from sracl_dist.columns import NUM_INTERACTIONS, NUM_TRAIN, NUM_TRAIN_INTERACTIONS, NUM_VALIDATION, PAD, USER, USER_ID
 from sracl_dist.data.encode import ITEMS, TIMES, USER_IDS, USERS
 from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, kept_rows
 from sracl_dist.data.groups import open_groups, write_groups
@@ -25,6 +25,7 @@ from sracl_dist.shards import Shard
 
 COUNTED = "work/counted/"
 COUNTS, TIME_RANGE = "counts", "time_range"
+TOTALS, LAST_TIMES, LAST_ITEMS = "totals", "last_times", "last_items"
 
 
 def shard_of(kept: Kept, partition: int, kind: str) -> Shard:
@@ -64,7 +65,10 @@ def make_writer(folder: StageFolder, numbering: Numbering, kept: Kept, has_times
         )
         times = columns[TIMES][keep] if has_times else None
         time_range = np.array([times.min(), times.max()] if times is not None and len(times) else [], np.int64)
-        counts = {COUNTS: sequences.training_counts()[1:], TIME_RANGE: time_range}
+        counts = {COUNTS: sequences.training_counts()[1:], TIME_RANGE: time_range, TOTALS: columns[LENGTHS]}
+        counts[LAST_ITEMS] = _last_items(sequences)
+        # Of all events, for an item that was removed may come back.
+        counts[LAST_TIMES] = columns[TIMES][np.cumsum(columns[LENGTHS]) - 1] if has_times else np.zeros(0, np.int64)
         write_groups(folder, partition_name(COUNTED, partition), [counts])
         save_dropped(folder, 0, partition, _dropped(columns, numbering.first_users[partition], ~keep))
         if not shard.num_rows:
@@ -88,6 +92,26 @@ def _dropped(columns: dict[str, NDArray], first_user: int, gone: NDArray[np.bool
         times=columns[TIMES][rows] if TIMES in columns else None,
         rank=(rows - starts[users]).astype(np.int32),
     )
+
+
+def _last_items(sequences: Sequences) -> NDArray[np.int32]:
+    """[2 U] the last item of each user and the one before, PAD where there is none."""
+    last = np.full((sequences.num_users, 2), PAD, np.int32)
+    ends, lengths = sequences.offsets[1:], np.diff(sequences.offsets)
+    last[:, 0] = sequences.items[ends - 1]
+    two = lengths > 1
+    last[two, 1] = sequences.items[ends[two] - 2]
+    return last.ravel()
+
+
+def remembered(folder: StageFolder, num_partitions: int) -> dict[str, NDArray]:
+    """TOTALS, LAST_TIMES and LAST_ITEMS of all partitions."""
+    parts: dict[str, list[NDArray]] = {name: [] for name in (TOTALS, LAST_TIMES, LAST_ITEMS)}
+    for partition in range(num_partitions):
+        with open_groups(folder, partition_name(COUNTED, partition), list(parts)) as reader:
+            for name, values in parts.items():
+                values.append(reader.numpy(0, name))
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def counted(folder: StageFolder, kept: Kept) -> tuple[NDArray[np.int64], list[int] | None]:

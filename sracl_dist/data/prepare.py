@@ -92,7 +92,6 @@ def _prepare_all(config: Config, source: Source, folder: StageFolder, log: LogFi
         tally=vars(steps.tally),
         texts=text_facts(texts, text_rejects),
         rounds=kept.rounds,
-        num_changed_events=0,
         num_log_rejects=num_rejects - len(text_rejects),
     )
     save_state(folder, state)
@@ -123,6 +122,7 @@ def _remember(
         lengths=kept.lengths,
         popularity=kept.popularity,
         num_train=num_train,
+        **output.remembered(folder, numbering.num_partitions),
         time_range=np.array(time_range or [], np.int64),
     )
     with open_groups(folder, USERS_FILE, [USER_IDS]) as users, open_groups(folder, ITEMS_FILE, [ITEM_IDS]) as items:

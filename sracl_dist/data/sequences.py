@@ -4,7 +4,6 @@ A user's items are in time order; the first `num_train` are for training, the ne
 rest for test. Everything that must not see the future asks this class, never the columns.
 """
 
-from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import RunFolder, StageFolder
-from sracl_dist.columns import ITEMS, NUM_TRAIN, NUM_VALIDATION, TIMES, USER
+from sracl_dist.columns import ITEM, ITEMS, NUM_TRAIN, NUM_VALIDATION, PLACE, TIME, TIMES, USER
 from sracl_dist.data.histories import Histories
+from sracl_dist.data.splits import leave_last_out
 from sracl_dist.errors import StorageError
 from sracl_dist.shards import committed_shards
 
@@ -24,8 +24,8 @@ SEQUENCES = "sequences"
 """Folder of the table's shards within the stage."""
 NUMBERS = tuple(f"{name}.list.element" for name in (ITEMS, TIMES))
 """Leaf columns that are written with their bytes split."""
-CHANGED = "changed"
-"""Folder of rows that stand in the place of earlier ones, since files were added to the log; later names count more."""
+ADDED = "added"
+"""Folder of events that were added since, a file for each addition: user, place in the history, item, time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,66 +113,105 @@ class Sequences:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceRows:
-    """Rows of the table for some users, in any order."""
+    """Rows of the table for some users."""
 
     users: NDArray[np.int64]
-    """[N] dense ids."""
+    """[N] dense ids, ascending."""
     lengths: NDArray[np.int32]
     """[N] events of each."""
     items: NDArray[np.int32]
     """Items of all of them, one user after the other."""
     times: NDArray[np.int64] | None
-    """Times in the same order; None where they are not read or there are none."""
+    """Times in the same order; None where they are not read."""
     num_train: NDArray[np.int32]
     """[N]"""
     num_validation: NDArray[np.int32]
     """[N]"""
 
 
-def read_sequence_rows(
-    folder: StageFolder, wanted: NDArray[np.bool_], *, with_times: bool = False
-) -> Iterator[SequenceRows]:
-    """Rows of the wanted users, each once, with what later additions to the log have changed.
+def read_sequence_rows(folder: StageFolder, wanted: NDArray[np.bool_], *, with_times: bool = False) -> SequenceRows:
+    """Rows of the wanted users, with the events that were added since.
 
     Args:
         folder: the stage prepare.
         wanted: [U] which users.
-        with_times: whether times are read.
+        with_times: whether times are read; the log must have some.
 
     Raises:
-        StorageError: a user is missing or is none of the stage's.
+        StorageError: a user is missing, twice there, or none of the stage's.
     """
-    wanted, num_missing = wanted.copy(), int(wanted.sum())
-    names = [shard.name for shard in committed_shards(folder, SEQUENCES)]
-    for name in [*reversed(folder.files(CHANGED)), *names]:
+    users = np.flatnonzero(wanted)
+    row_of = np.cumsum(wanted) - 1
+    lengths, num_train, num_validation = (np.zeros(len(users), np.int32) for _ in range(3))
+    parts = []
+    for shard in committed_shards(folder, SEQUENCES):
+        if not wanted[shard.start : shard.stop].any():
+            continue
         columns = [USER, ITEMS, NUM_TRAIN, NUM_VALIDATION, *([TIMES] if with_times else [])]
-        table = folder.read_table(name, columns).combine_chunks()
-        users = table[USER].to_numpy()
-        if len(users) and (users.min() < 0 or users.max() >= len(wanted)):
-            break
-        chosen = wanted[users]
-        wanted[users[chosen]] = False
-        num_missing -= int(chosen.sum())
-        if not chosen.all():
-            table = table.filter(pa.array(chosen)).combine_chunks()
-        if table.num_rows:
-            yield _rows_of(table, with_times=with_times)
-    if wanted.any() or num_missing:
-        raise StorageError(
-            f"{folder.path(SEQUENCES)} does not list every user once in order; run jobs/prepare.py again."
-        )
+        table = folder.read_table(shard.name, columns).combine_chunks()
+        own = table[USER].to_numpy()
+        if not np.array_equal(own, np.arange(shard.start, shard.stop)) or shard.stop > len(wanted):
+            raise _damaged(folder)
+        if not wanted[own].all():
+            table = table.filter(pa.array(wanted[own])).combine_chunks()
+        lists, rows = table[ITEMS].chunk(0), row_of[table[USER].to_numpy()]
+        lengths[rows] = np.diff(lists.offsets.to_numpy())
+        num_train[rows], num_validation[rows] = table[NUM_TRAIN].to_numpy(), table[NUM_VALIDATION].to_numpy()
+        times = table[TIMES].chunk(0).flatten().to_numpy() if with_times else None
+        parts.append((lists.flatten().to_numpy(), times))
+    # Shards follow each other by user, and so do their events.
+    items = np.concatenate([np.zeros(0, np.int32), *(part[0] for part in parts)])
+    all_times = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in parts)]) if with_times else None
+    del parts
+    found = SequenceRows(
+        users=users,
+        lengths=lengths,
+        items=items,
+        times=all_times,
+        num_train=num_train,
+        num_validation=num_validation,
+    )
+    for name in folder.files(ADDED):
+        found = _with_added(found, folder.read_table(name), row_of, wanted)
+    if not found.lengths.all():
+        raise _damaged(folder)
+    return found
 
 
-def _rows_of(table: pa.Table, *, with_times: bool) -> SequenceRows:
-    lists = table[ITEMS].chunk(0)
-    times = table[TIMES].chunk(0) if with_times else None
+def _damaged(folder: StageFolder) -> StorageError:
+    return StorageError(f"{folder.path(SEQUENCES)} does not list every user once in order; run jobs/prepare.py again.")
+
+
+def _with_added(
+    histories: SequenceRows, added: pa.Table, row_of: NDArray[np.int64], wanted: NDArray[np.bool_]
+) -> SequenceRows:
+    """The histories with the events of one addition at their places, and split anew where there are some."""
+    users = added[USER].to_numpy()
+    chosen = wanted[users]
+    if not chosen.any():
+        return histories
+    rows, places = row_of[users[chosen]], added[PLACE].to_numpy()[chosen]
+    lengths = histories.lengths + np.bincount(rows, minlength=len(histories.lengths)).astype(np.int32)
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    is_new = np.zeros(int(lengths.sum(dtype=np.int64)), dtype=np.bool_)
+    is_new[starts[rows] + places] = True
+    items = np.empty(len(is_new), np.int32)
+    items[~is_new], items[is_new] = histories.items, added[ITEM].to_numpy()[chosen]
+    times = None
+    if histories.times is not None:
+        times = np.empty(len(is_new), np.int64)
+        times[~is_new], times[is_new] = histories.times, added[TIME].to_numpy()[chosen]
+    changed = np.unique(rows)
+    split = leave_last_out(lengths[changed])
+    num_train, num_validation = histories.num_train.copy(), histories.num_validation.copy()
+    num_train[changed], num_validation[changed] = split.num_train, split.num_validation
     return SequenceRows(
-        users=table[USER].to_numpy(),
-        lengths=np.diff(lists.offsets.to_numpy()).astype(np.int32),
-        items=lists.flatten().to_numpy(),
-        times=None if times is None or times.null_count else times.flatten().to_numpy(),
-        num_train=table[NUM_TRAIN].to_numpy(),
-        num_validation=table[NUM_VALIDATION].to_numpy(),
+        users=histories.users,
+        lengths=lengths,
+        items=items,
+        times=times,
+        num_train=num_train,
+        num_validation=num_validation,
     )
 
 
@@ -186,32 +225,11 @@ def load_sequences(run: RunFolder) -> Sequences:
     manifest = folder.manifest()
     if manifest is None:
         raise StorageError(f"{folder.path()} is not finished; run jobs/prepare.py again.")
-    num_users = manifest.rows["users"]
-    parts = list(read_sequence_rows(folder, np.ones(num_users, dtype=np.bool_)))
-    lengths, num_train, num_validation = (np.zeros(num_users, np.int32) for _ in range(3))
-    for part in parts:
-        lengths[part.users] = part.lengths
-        num_train[part.users], num_validation[part.users] = part.num_train, part.num_validation
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    items = np.empty(offsets[-1], np.int32)
-    while parts:
-        part = parts.pop()
-        items[ragged_places(offsets[part.users], part.lengths)] = part.items
+    found = read_sequence_rows(folder, np.ones(manifest.rows["users"], dtype=np.bool_))
     return Sequences(
-        offsets=offsets,
-        items=items,
-        num_train=num_train,
-        num_validation=num_validation,
+        offsets=np.concatenate([[0], np.cumsum(found.lengths, dtype=np.int64)]),
+        items=found.items,
+        num_train=found.num_train,
+        num_validation=found.num_validation,
         num_items=manifest.rows["items"],
     )
-
-
-def ragged_places(starts: NDArray[np.int64], lengths: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Places starts[i] .. starts[i] + lengths[i] - 1 for one i after the other.
-
-    >>> ragged_places(np.array([5, 0]), np.array([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
-    """
-    before = np.cumsum(lengths, dtype=np.int64) - lengths
-    places: NDArray[np.int64] = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - before, lengths)
-    return places

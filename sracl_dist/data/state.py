@@ -42,8 +42,14 @@ class Memory:
     """[V] events of each item."""
     num_train: NDArray[np.int64]
     """[V] training events of each item."""
+    totals: NDArray[np.int32]
+    """Different events of each user by number, removed ones included."""
+    last_times: NDArray[np.int64]
+    """Time of the latest of them; empty where there are no times."""
+    last_items: NDArray[np.int32]
+    """[2 U] for each user the last item that stays and the one before, PAD where there is none."""
     time_range: NDArray[np.int64]
-    """Earliest and latest time; empty where there are no times."""
+    """Earliest and latest time of events that stay; empty where there are no times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +92,6 @@ class State:
     """What the manifest says about item texts."""
     rounds: list[dict[str, int]]
     """Of the k-core."""
-    num_changed_events: int
-    """Events in histories that stand in the place of earlier ones."""
     num_log_rejects: int
     """Rows of the table of rejects that are of the log; those of item texts come behind."""
 
