@@ -7,13 +7,14 @@ of its own, with whatever Ray processes it starts, and the smallest one also by 
     peak_rss_gb          its largest memory, all processes together
     reference_ratio      time of the stage over that of polars, on the log of reference_events
     reference_rss_gb     largest memory of polars there
-    growth               time per event of the largest log over that of the smallest
+    growth               time per event of a log over that of the next smaller one, the largest of these ratios
     append_share         time of adding one hundredth of new events to the largest log over that of preparing it
 """
 
 import json
 import tempfile
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +81,15 @@ def measure(settings: PrepareSettings) -> dict[str, float]:
         num_new = _write_new_events(_log(logs, num), new, num // NEW_EVENTS)
         addition = _run_stage(f"{scratch}/run-{num}", [_log(logs, num), new])
         _say("addition", num_new, addition)
-    first, last = settings.num_events[0], settings.num_events[-1]
+    last = settings.num_events[-1]
+    per_event = [stage[num].wall_s / num for num in settings.num_events]
     return {
         "rows_per_second": last / stage[last].wall_s,
         "peak_rss_gb": max(each.peak_rss_gb for each in stage.values()),
         "reference_ratio": stage[settings.reference_events].wall_s / reference.wall_s,
         "reference_rss_gb": reference.peak_rss_gb,
         "append_share": addition.wall_s / stage[last].wall_s,
-        "growth": (stage[last].wall_s / last) / (stage[first].wall_s / first),
+        "growth": max((larger / smaller for smaller, larger in pairwise(per_event)), default=1.0),
     }
 
 

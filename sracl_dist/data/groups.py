@@ -67,13 +67,14 @@ def open_groups(folder: StageFolder, name: str, names: Sequence[str]) -> Iterato
     Raises:
         StorageError: the file is missing or damaged.
     """
-    with folder.open_input(name) as stream:
-        with pa.ipc.open_file(stream) as whole:
-            schema = whole.schema
-        fields = [place for place, field in enumerate(schema) if field.name in names]
+    with folder.open_input(name) as stream, pa.ipc.open_file(stream) as whole:
+        fields = [place for place, field in enumerate(whole.schema) if field.name in names]
+        if len(fields) == len(whole.schema):
+            yield GroupReader(whole)
+            return
         options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
-        with pa.ipc.open_file(stream, options=options) as file:
-            yield GroupReader(file)
+        with pa.ipc.open_file(stream, options=options) as some:
+            yield GroupReader(some)
 
 
 def _batch(group: Group) -> pa.RecordBatch:
