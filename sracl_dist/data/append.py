@@ -17,7 +17,6 @@ from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import ITEM, PAD, PLACE, TIME, USER
 from sracl_dist.data.encode import (
     ENCODED,
-    FIRST_ROW,
     ITEM_HASHES,
     ITEM_IDS,
     ITEMS,
@@ -49,8 +48,7 @@ class Arrivals:
     """[E] numbers."""
     times: NDArray[np.int64] | None
     rows: NDArray[np.int64]
-    splits: NDArray[np.int32]
-    """[E] index of each event's split."""
+    """[E] see Piece.row_ids."""
     user_ids: pa.LargeStringArray
     """Of users that never appeared before, by number."""
     item_ids: pa.LargeStringArray
@@ -66,7 +64,7 @@ class Addition:
     """Users, items and events with the new ones, before any removal and after each round of removal."""
     num_repeated: int
     repeats: dict[str, NDArray]
-    """Splits, rows and items (numbers) of new events that are duplicates."""
+    """Rows and items (numbers) of new events that are duplicates."""
     num_changed: int
     """Users whose histories changed."""
 
@@ -90,16 +88,15 @@ def read_arrivals(
     """
     registers = (Register(), Register())
     first_ids: tuple[list[pa.Array], list[pa.Array]] = ([], [])
-    parts: dict[str, list[NDArray]] = {name: [] for name in (USERS, ITEMS, TIMES, ROWS, "splits")}
+    parts: dict[str, list[NDArray]] = {name: [] for name in (USERS, ITEMS, TIMES, ROWS)}
     for split in splits:
         with open_groups(
             folder,
             split_name(ENCODED, split),
-            [USERS, ITEMS, TIMES, ROWS, FIRST_ROW, USER_IDS, USER_HASHES, ITEM_IDS, ITEM_HASHES],
+            [USERS, ITEMS, TIMES, ROWS, USER_IDS, USER_HASHES, ITEM_IDS, ITEM_HASHES],
         ) as reader:
             for block in range(len(reader)):
                 _add_block(reader, block, registers, first_ids, parts)
-                parts["splits"].append(np.full(len(parts[ROWS][-1]), split.index, np.int32))
     columns = {name: np.concatenate([np.zeros(0, np.int64), *values]) for name, values in parts.items()}
     numbered, new_ids = [], []
     for register, own_ids, known, name in zip(registers, first_ids, known_ids, (USERS, ITEMS), strict=True):
@@ -112,7 +109,6 @@ def read_arrivals(
         items=numbered[1],
         times=columns[TIMES] if has_times else None,
         rows=columns[ROWS],
-        splits=columns["splits"].astype(np.int32),
         user_ids=new_ids[0],
         item_ids=new_ids[1],
     )
@@ -129,7 +125,7 @@ def _add_block(
         own, fresh = registers[place].add(reader.numpy(block, hashes).reshape(-1, 2))
         first_ids[place].append(reader.arrow(block, ids).take(pa.array(fresh)))
         parts[codes].append(own[reader.numpy(block, codes)])
-    parts[ROWS].append(reader.numpy(block, FIRST_ROW)[0] + reader.numpy(block, ROWS).astype(np.int64))
+    parts[ROWS].append(reader.numpy(block, ROWS))
     if reader.has(TIMES):
         parts[TIMES].append(reader.numpy(block, TIMES))
 
@@ -183,7 +179,7 @@ def add_arrivals(
         dropped=candidates.select(~stays),
         rounds=rounds,
         num_repeated=int(again.sum()),
-        repeats={"splits": arrivals.splits[again], ROWS: arrivals.rows[again], ITEMS: arrivals.items[again]},
+        repeats={ROWS: arrivals.rows[again], ITEMS: arrivals.items[again]},
         num_changed=num_changed,
     )
 

@@ -1,7 +1,7 @@
 """First step over the log: read a piece, keep the usable rows, and number its users and items within a block of rows.
 
-work/encoded/<split>.arrow     a group per block: codes of users and items, times, row numbers; and the distinct ids
-work/rejected/<split>.arrow    a group per batch: row, reason, value
+work/encoded/<split>.arrow     a group per block: codes of users and items, times, rows; and the distinct ids
+work/rejected/<split>.arrow    a group per batch: source, row, reason, value
 work/encoded/<split>.json      what became of the rows; written last
 """
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import REASON, ROW, VALUE
+from sracl_dist.columns import REASON, ROW, SOURCE, VALUE
 from sracl_dist.config.sections import LogColumns
-from sracl_dist.data.file_splits import FileSplit
+from sracl_dist.data.file_splits import FileSplit, Piece
 from sracl_dist.data.groups import Group, write_groups
 from sracl_dist.data.interactions import Tally, UsableRows, usable_rows, wanted_columns
 from sracl_dist.data.readers import reader_of
@@ -26,7 +26,7 @@ from sracl_dist.data.strings import HashKey, distinct_strings
 from sracl_dist.data.times import TimeParser
 
 ENCODED, REJECTED = "work/encoded/", "work/rejected/"
-USERS, ITEMS, TIMES, ROWS, FIRST_ROW = "users", "items", "times", "rows", "first_row"
+USERS, ITEMS, TIMES, ROWS = "users", "items", "times", "rows"
 USER_IDS, USER_HASHES, USER_COUNTS = "user_ids", "user_hashes", "user_counts"
 ITEM_IDS, ITEM_HASHES = "item_ids", "item_hashes"
 
@@ -62,28 +62,28 @@ def tally_of(folder: StageFolder, split: FileSplit) -> Tally:
     return Tally(**values | {"rejected": Counter(values["rejected"])})
 
 
-def read_split(split: FileSplit, layout: LogFormat, rejects: Rejects) -> Iterator[tuple[Reading, UsableRows]]:
-    """The usable rows of a split, a batch at a time.
+def read_split(split: FileSplit, layout: LogFormat, rejects: Rejects) -> Iterator[tuple[Piece, UsableRows]]:
+    """The usable rows of a split, a batch at a time, and the piece that each batch is from.
 
     Raises:
         InputError: the file is missing or damaged, or lacks a column.
     """
-    reading = open_reading(split, layout, rejects)
     parser = TimeParser(dates=layout.dates)
-    for rows in reader_of(split.path)(reading):
-        yield reading, usable_rows(rows, parser, layout.min_rating, split.source, rejects)
+    for piece in split.pieces:
+        for rows in reader_of(piece.path)(open_reading(piece, layout, rejects)):
+            yield piece, usable_rows(rows, parser, layout.min_rating, piece.source, rejects)
 
 
-def open_reading(split: FileSplit, layout: LogFormat, rejects: Rejects) -> Reading:
-    """What a reader needs to read the split."""
+def open_reading(piece: Piece, layout: LogFormat, rejects: Rejects) -> Reading:
+    """What a reader needs to read the piece."""
     return Reading(
-        path=split.path,
-        source=split.source,
+        path=piece.path,
+        source=piece.source,
         wanted=wanted_columns(layout.columns, layout.min_rating),
         setting=layout.setting,
         rejects=rejects,
-        row_groups=split.row_groups,
-        first_row=split.first_row,
+        row_groups=piece.row_groups,
+        first_row=piece.first_row,
     )
 
 
@@ -102,7 +102,7 @@ def make_encoder(folder: StageFolder, layout: LogFormat) -> Callable[[FileSplit]
 
 
 def _write_rejects(folder: StageFolder, split: FileSplit, rejects: Rejects) -> None:
-    table = rejects.table().select([ROW, REASON, VALUE])
+    table = rejects.table().select([SOURCE, ROW, REASON, VALUE])
     batches = [dict(zip(table.column_names, batch.columns, strict=True)) for batch in table.to_batches()]
     if batches:
         write_groups(folder, split_name(REJECTED, split), batches)
@@ -110,10 +110,10 @@ def _write_rejects(folder: StageFolder, split: FileSplit, rejects: Rejects) -> N
 
 def _blocks(split: FileSplit, layout: LogFormat, rejects: Rejects, tally: Tally) -> Iterator[Group]:
     waiting = _Waiting()
-    for _, rows in read_split(split, layout, rejects):
+    for piece, rows in read_split(split, layout, rejects):
         tally.num_below_rating += rows.num_below_rating
         tally.num_kept += len(rows.numbers)
-        waiting.add(rows)
+        waiting.add(piece, rows)
         if waiting.num_rows >= layout.block_rows:
             yield waiting.block(layout.key)
             waiting = _Waiting()
@@ -126,24 +126,24 @@ class _Waiting:
     """Rows that wait until there are enough for a block."""
 
     parts: list[UsableRows] = field(default_factory=list)
+    row_ids: list[NDArray[np.int64]] = field(default_factory=list)
     num_rows: int = 0
 
-    def add(self, rows: UsableRows) -> None:
+    def add(self, piece: Piece, rows: UsableRows) -> None:
         """Add a batch."""
         if len(rows.numbers):
             self.parts.append(rows)
+            self.row_ids.append(piece.row_ids(rows.numbers))
             self.num_rows += len(rows.numbers)
 
     def block(self, key: HashKey) -> Group:
         """All of them, encoded."""
         users = distinct_strings(_joined([part.user_ids for part in self.parts]), key)
         items = distinct_strings(_joined([part.item_ids for part in self.parts]), key)
-        numbers = np.concatenate([part.numbers for part in self.parts])
         group: dict[str, NDArray | pa.Array] = {
             USERS: users.codes,
             ITEMS: items.codes,
-            ROWS: (numbers - numbers[0]).astype(np.uint32),
-            FIRST_ROW: numbers[:1],
+            ROWS: np.concatenate(self.row_ids),
             USER_IDS: users.ids,
             USER_HASHES: users.hashes.ravel(),
             USER_COUNTS: np.bincount(users.codes).astype(np.int32),

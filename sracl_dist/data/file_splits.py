@@ -1,24 +1,28 @@
-"""The log's files cut into pieces that are read independently of each other."""
+"""The log's files cut into pieces, and these dealt to tasks that read independently of each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sracl_dist.data.readers import is_parquet
 from sracl_dist.data.rows import reading_errors
 
 TEXT_BYTES_PER_ROW = 40
 """About how long a row of a text file is, to tell a small log from a large one; gzip makes it shorter still."""
+_ROW_BITS = 40
+"""A row of the log is known by the index of its piece above these bits, and its number in the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileSplit:
-    """A piece of a file: some row groups of a Parquet file, or a whole file of text."""
+class Piece:
+    """Some row groups of a Parquet file, or a whole file of text."""
 
     index: int
-    """Place among all splits; rows of a lower one come first."""
+    """Place among all pieces; rows of a lower one come first."""
     path: Path
     source: str
     """Name of the file in the table of rejects."""
@@ -30,33 +34,75 @@ class FileSplit:
     """Rows of the piece; an estimate where the file is text."""
     num_bytes: int
 
+    def row_ids(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What rows with these numbers in the file are known by."""
+        return (self.index << _ROW_BITS) + numbers
+
+
+def places_of_rows(row_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Index of the piece, and number in the file, of each row."""
+    return row_ids >> _ROW_BITS, row_ids & ((1 << _ROW_BITS) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSplit:
+    """Pieces that one task reads: one large, or several small ones."""
+
+    index: int
+    """Place among all splits."""
+    pieces: tuple[Piece, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all pieces; an estimate where files are text."""
+        return sum(piece.num_rows for piece in self.pieces)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all pieces."""
+        return sum(piece.num_bytes for piece in self.pieces)
+
 
 def plan_splits(paths: Sequence[Path], sources: Sequence[str], max_rows: int) -> list[FileSplit]:
-    """Cut the files, in their order, into pieces of at most `max_rows` rows as far as row groups allow.
+    """Deal the files, in their order, to splits of at most `max_rows` rows as far as row groups and text allow.
 
     Args:
         paths: the files.
         sources: name of each in the table of rejects.
-        max_rows: rows of a piece.
+        max_rows: rows of a split.
 
     Raises:
         InputError: a file is missing or damaged.
     """
     splits: list[FileSplit] = []
+    waiting: list[Piece] = []
+    for piece in _all_pieces(paths, sources, max_rows):
+        if waiting and sum(each.num_rows for each in waiting) + piece.num_rows > max_rows:
+            splits.append(FileSplit(index=len(splits), pieces=tuple(waiting)))
+            waiting = []
+        waiting.append(piece)
+    return [*splits, *([FileSplit(index=len(splits), pieces=tuple(waiting))] if waiting else [])]
+
+
+def sources_of(splits: Sequence[FileSplit]) -> list[str]:
+    """Name of the file of each piece, by its index."""
+    return [piece.source for split in splits for piece in split.pieces]
+
+
+def _all_pieces(paths: Sequence[Path], sources: Sequence[str], max_rows: int) -> Iterator[Piece]:
+    index = 0
     for path, source in zip(paths, sources, strict=True):
         for groups, first_row, num_rows, num_bytes in _pieces(path, max_rows):
-            splits.append(
-                FileSplit(
-                    index=len(splits),
-                    path=path,
-                    source=source,
-                    row_groups=groups,
-                    first_row=first_row,
-                    num_rows=num_rows,
-                    num_bytes=num_bytes,
-                )
+            yield Piece(
+                index=index,
+                path=path,
+                source=source,
+                row_groups=groups,
+                first_row=first_row,
+                num_rows=num_rows,
+                num_bytes=num_bytes,
             )
-    return splits
+            index += 1
 
 
 def _pieces(path: Path, max_rows: int) -> list[tuple[range | None, int, int, int]]:

@@ -257,7 +257,6 @@ class _Growth:
 
 
 def _repeats(splits: Sequence[FileSplit], addition: Addition, item_ids: pa.Array) -> pa.Table:
-    order = np.lexsort((addition.repeats[ROWS], addition.repeats["splits"]))
-    own_splits, rows, items = (addition.repeats[name][order] for name in ("splits", ROWS, ITEMS))
-    values = excerpts(item_ids.take(pa.array(items)))
-    return repeats(splits, pa.array(own_splits), pa.array(rows), values)
+    order = np.argsort(addition.repeats[ROWS])
+    rows, items = (addition.repeats[name][order] for name in (ROWS, ITEMS))
+    return repeats(splits, rows, excerpts(item_ids.take(pa.array(items))))

@@ -147,8 +147,9 @@ class LogSteps:
 def _has_dates(splits: Sequence[FileSplit], layout: LogFormat) -> bool | None:
     """Whether the log's times are dates, as the first rows with a usable time say; None where none is usable."""
     parser, rejects = TimeParser(), Rejects()
-    for split in splits if layout.columns.time is not None else ():
-        for rows in reader_of(split.path)(open_reading(split, layout, rejects)):
+    pieces = [piece for split in splits for piece in split.pieces]
+    for piece in pieces if layout.columns.time is not None else ():
+        for rows in reader_of(piece.path)(open_reading(piece, layout, rejects)):
             parser.parse(rows.columns[TIME])
             if parser.dates is not None:
                 return parser.dates

@@ -1,7 +1,7 @@
 """Fourth step over the log: the rows of a partition in the order of its users and their times, each event once.
 
 work/ordered/<partition>.arrow    one group: items, times; and the number of rows of each of the partition's users
-work/repeated/<partition>.arrow   a group per file with repeated rows: place of the file, row, value
+work/repeated/<partition>.arrow   one group: rows that are repeated, and their values
 work/ordered/<partition>.json     what became of the rows; written last
 """
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import ROW, VALUE
+from sracl_dist.columns import VALUE
 from sracl_dist.data.encode import ITEM_IDS, ITEMS, ROWS, TIMES, USERS, split_name
 from sracl_dist.data.event_order import beyond_limit, in_time_order, repeated
 from sracl_dist.data.file_splits import FileSplit
@@ -23,7 +23,7 @@ from sracl_dist.data.rejects import excerpts
 from sracl_dist.data.shuffle import NUM_BLOCKS, SHUFFLED
 
 ORDERED, REPEATED = "work/ordered/", "work/repeated/"
-LENGTHS, SPLIT = "lengths", "split"
+LENGTHS = "lengths"
 
 
 def partition_name(folder: str, partition: int, ending: str = "arrow") -> str:
@@ -95,22 +95,21 @@ def _gathered(
     partition: int,
     names: list[str],
 ) -> dict[str, NDArray]:
-    """The partition's rows in the order of the files, and the split that each is from."""
-    parts: dict[str, list[NDArray]] = {name: [] for name in [*names, SPLIT]}
+    """The partition's rows in the order of the files."""
+    parts: dict[str, list[NDArray]] = {name: [] for name in names}
     for split in splits:
         num_blocks = folder.read_json(split_name(SHUFFLED, split, "json"))[NUM_BLOCKS]
         with open_groups(folder, split_name(SHUFFLED, split), names) as reader:
             for block in range(num_blocks):
                 for name in names:
                     parts[name].append(reader.numpy(block * numbering.num_partitions + partition, name))
-                parts[SPLIT].append(np.full(len(parts[ROWS][-1]), split.index, np.int32))
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def _write_repeated(folder: StageFolder, partition: int, columns: dict[str, NDArray]) -> None:
     with open_groups(folder, ITEMS_FILE, [ITEM_IDS]) as reader:
         item_ids = reader.arrow(0, ITEM_IDS)
-    order = np.lexsort((columns[ROWS], columns[SPLIT]))
+    order = np.argsort(columns[ROWS])
     values = excerpts(item_ids.take(pa.array(columns[ITEMS][order])))
-    group = {SPLIT: columns[SPLIT][order], ROW: columns[ROWS][order], VALUE: values}
+    group = {ROWS: columns[ROWS][order], VALUE: values}
     write_groups(folder, partition_name(REPEATED, partition), [group])

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import REASON, ROW, VALUE
-from sracl_dist.data.encode import REJECTED, split_name
-from sracl_dist.data.file_splits import FileSplit
+from sracl_dist.columns import VALUE
+from sracl_dist.data.encode import REJECTED, ROWS, split_name
+from sracl_dist.data.file_splits import FileSplit, places_of_rows, sources_of
 from sracl_dist.data.groups import open_groups
-from sracl_dist.data.ordering import REPEATED, SPLIT, partition_name
+from sracl_dist.data.ordering import REPEATED, partition_name
 from sracl_dist.data.rejects import DUPLICATE, SCHEMA
 
 REJECTS_TABLE = "rejects.parquet"
@@ -36,10 +38,10 @@ def unusable(folder: StageFolder, splits: Sequence[FileSplit]) -> Iterator[pa.Ta
     for split in splits:
         name = split_name(REJECTED, split)
         if name in there:
-            with open_groups(folder, name, [ROW, REASON, VALUE]) as reader:
+            with open_groups(folder, name, SCHEMA.names) as reader:
                 for group in range(len(reader)):
-                    rows, reasons, values = (reader.arrow(group, column) for column in (ROW, REASON, VALUE))
-                    yield _table(pa.repeat(pa.scalar(split.source), len(rows)), rows, reasons, values)
+                    columns = [reader.arrow(group, column) for column in SCHEMA.names]
+                    yield pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def all_repeats(folder: StageFolder, splits: Sequence[FileSplit], num_partitions: int) -> Iterator[pa.Table]:
@@ -48,16 +50,13 @@ def all_repeats(folder: StageFolder, splits: Sequence[FileSplit], num_partitions
     for partition in range(num_partitions):
         name = partition_name(REPEATED, partition)
         if name in there:
-            with open_groups(folder, name, [SPLIT, ROW, VALUE]) as reader:
-                own_splits, rows, values = (reader.arrow(0, column) for column in (SPLIT, ROW, VALUE))
-                yield repeats(splits, own_splits, rows, values)
+            with open_groups(folder, name, [ROWS, VALUE]) as reader:
+                yield repeats(splits, reader.numpy(0, ROWS), reader.arrow(0, VALUE))
 
 
-def repeats(splits: Sequence[FileSplit], own_splits: pa.Array, rows: pa.Array, values: pa.Array) -> pa.Table:
-    """Duplicates: split, row and item of each."""
-    sources = pa.array([split.source for split in splits], pa.string()).take(own_splits)
-    return _table(sources, rows, pa.repeat(pa.scalar(DUPLICATE), len(rows)), values)
-
-
-def _table(sources: pa.Array, rows: pa.Array, reasons: pa.Array, values: pa.Array) -> pa.Table:
-    return pa.Table.from_arrays([sources, rows, reasons, values], schema=SCHEMA)
+def repeats(splits: Sequence[FileSplit], row_ids: NDArray[np.int64], values: pa.Array) -> pa.Table:
+    """Duplicates, by row, and the item of each."""
+    pieces, rows = places_of_rows(row_ids)
+    sources = pa.array(sources_of(splits), pa.string()).take(pa.array(pieces))
+    reasons = pa.repeat(pa.scalar(DUPLICATE), len(rows))
+    return pa.Table.from_arrays([sources, pa.array(rows), reasons, values], schema=SCHEMA)

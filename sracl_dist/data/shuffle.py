@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.data.encode import ENCODED, FIRST_ROW, ITEMS, ROWS, TIMES, USERS, split_name
+from sracl_dist.data.encode import ENCODED, ITEMS, ROWS, TIMES, USERS, split_name
 from sracl_dist.data.event_order import beyond_limit
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import Group, GroupReader, open_groups, write_groups
@@ -38,7 +38,7 @@ def make_shuffler(
     if max_user_rows is not None:
         with open_groups(folder, ITEMS_FILE, [BUSY_USERS]) as reader:
             busy = reader.numpy(0, BUSY_USERS)
-    names = [USERS, ITEMS, ROWS, FIRST_ROW, *([TIMES] if has_times else [])]
+    names = [USERS, ITEMS, ROWS, *([TIMES] if has_times else [])]
 
     def shuffle(split: FileSplit) -> None:
         over: list[int] = []
@@ -54,12 +54,11 @@ def make_shuffler(
         rows: GroupReader, numbers: GroupReader, numbering: Numbering, names: list[str], over: list[int]
     ) -> Iterator[Group]:
         for block in range(len(rows)):
-            columns = {name: rows.numpy(block, name) for name in names if name != FIRST_ROW}
+            columns = {name: rows.numpy(block, name) for name in names}
             user_numbers = numbers.numpy(block, USERS)
             partitions = _partition_of(user_numbers, numbering)[columns[USERS]]
             columns[USERS] = user_numbers[columns[USERS]]
             columns[ITEMS] = numbers.numpy(block, ITEMS)[columns[ITEMS]]
-            columns[ROWS] = rows.numpy(block, FIRST_ROW)[0] + columns[ROWS].astype(np.int64)
             keep = _within_limit(columns, busy, max_user_rows)
             over.append(int((~keep).sum()))
             if over[-1]:
