@@ -16,9 +16,10 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH"
 
-head_name=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# awk reads to the end: a program that stops early would end the one before it, and with it this script.
+head_name=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | awk 'NR == 1')
 # The address, not the name: a name may stand for loopback on the node itself.
-head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head_name" hostname --ip-address | tr ' ' '\n' | grep -v '^127\.' | head -n 1)
+head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head_name" hostname --all-ip-addresses | awk 'NR == 1 {print $1}')
 address="$head_ip:$((20000 + SLURM_JOB_ID % 10000))"
 
 # ray symmetric-run starts Ray on every node, runs the program on the head and stops Ray; it ends with 0 also where Ray did

@@ -10,7 +10,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm.sh"
 PROGRAMS = {
     "scontrol": "echo node7; echo node8",
-    "srun": 'while [[ "$1" == -* ]]; do shift; done\n[ "$1" != hostname ] || exec echo "127.0.1.1 10.0.0.7"\nexec "$@"',
+    "srun": 'while [[ "$1" == -* ]]; do shift; done\n[ "$1" != hostname ] || exec echo "10.0.0.7 fe80::1"\nexec "$@"',
     "ray": 'echo "$*" >> ray.log\nwhile [ "$1" != -- ]; do shift; done\nshift\n[ -e no-ray ] || exec "$@"',
 }
 
