@@ -24,7 +24,10 @@ from sracl_dist.data.rejects import Rejects
 from sracl_dist.data.rows import Reading
 from sracl_dist.data.strings import HashKey, distinct_strings
 from sracl_dist.data.times import TimeParser
+from sracl_dist.observe import Progress
 
+LONG_TEXT_BYTES = 100_000_000
+"""A larger file of text has a progress line of its own, where its reader is in the job's process."""
 ENCODED, REJECTED = "work/encoded/", "work/rejected/"
 USERS, ITEMS, TIMES, ROWS = "users", "items", "times", "rows"
 USER_IDS, USER_HASHES, USER_COUNTS = "user_ids", "user_hashes", "user_counts"
@@ -70,8 +73,16 @@ def read_split(split: FileSplit, layout: LogFormat, rejects: Rejects) -> Iterato
     """
     parser = TimeParser(dates=layout.dates)
     for piece in split.pieces:
-        for rows in reader_of(piece.path)(open_reading(piece, layout, rejects)):
+        reading = open_reading(piece, layout, rejects)
+        # Text cannot be cut, so a long file would be silent for minutes.
+        is_long = piece.row_groups is None and piece.num_bytes > LONG_TEXT_BYTES
+        progress = Progress(f"prepare: reading {piece.source}", piece.num_bytes // 1000, "kB") if is_long else None
+        for rows in reader_of(piece.path)(reading):
             yield piece, usable_rows(rows, parser, layout.min_rating, piece.source, rejects)
+            if progress:
+                progress.update(reading.num_bytes // 1000 - progress.done, rows=reading.num_rows)
+        if progress:
+            progress.close()
 
 
 def open_reading(piece: Piece, layout: LogFormat, rejects: Rejects) -> Reading:

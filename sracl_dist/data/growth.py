@@ -50,7 +50,7 @@ from sracl_dist.stages import STAGES, StageResult
 MAX_NEW_SHARE = 0.25
 """Of a larger share of new rows the tables are made anew, which takes less memory and is hardly slower."""
 
-MAX_GENERATIONS = 60
+MAX_GENERATIONS = 30
 """After so many additions the tables are made anew."""
 
 

@@ -211,3 +211,9 @@ def test_a_user_far_down_the_file_keeps_ties_in_file_order(load, write):
     found, _, _ = load(write("log.csv", HEADER + rows))
     assert [row[1] for row in found if row[0] == "u3"] == [f"i{n}" for n in range(3, 5000, 7)]
     assert np.all(np.diff([int(row[0][1:]) for row in found]) >= 0)
+
+
+def test_a_long_text_file_tells_how_far_it_is(load, write, monkeypatch, capsys):
+    monkeypatch.setattr("sracl_dist.data.encode.LONG_TEXT_BYTES", 1000)
+    load(write("log.csv", HEADER + "".join(f"u{n % 7},i{n},1,5\n" for n in range(500))))
+    assert "prepare: reading log.csv: 5 kB in" in capsys.readouterr().err
