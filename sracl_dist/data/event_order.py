@@ -19,6 +19,11 @@ def in_time_order(users: NDArray[np.int32], times: NDArray[np.int64] | None) -> 
     return np.argsort(key, kind="stable")
 
 
+def starts_of(users: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where the rows of each user begin."""
+    return np.flatnonzero(np.append(True, users[1:] != users[:-1])[: len(users)])
+
+
 def repeated(users: NDArray[np.int32], times: NDArray[np.int64], items: NDArray[np.int32]) -> Mask:
     """[E] rows that equal an earlier one; users and times are sorted."""
     same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])

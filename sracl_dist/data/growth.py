@@ -14,7 +14,8 @@ from sracl_dist.columns import PAD, TEXT_COLUMNS
 from sracl_dist.config import Config, flatten
 from sracl_dist.config.sections import DataConfig
 from sracl_dist.data import encode
-from sracl_dist.data.append import Addition, add_arrivals, read_arrivals
+from sracl_dist.data.append import Addition, add_arrivals
+from sracl_dist.data.arrivals import read_arrivals
 from sracl_dist.data.encode import ITEM_IDS, ITEMS, ROWS, USER_IDS, LogFormat
 from sracl_dist.data.file_splits import FileSplit, plan_splits
 from sracl_dist.data.filtering import num_targets

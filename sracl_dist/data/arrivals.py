@@ -1,0 +1,114 @@
+"""The events of new files of a log, with the numbers of users and items that are known from the old ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sracl_dist.artifacts import StageFolder
+from sracl_dist.data.encode import (
+    ENCODED,
+    ITEM_HASHES,
+    ITEM_IDS,
+    ITEMS,
+    ROWS,
+    TIMES,
+    USER_HASHES,
+    USER_IDS,
+    USERS,
+    split_name,
+)
+from sracl_dist.data.file_splits import FileSplit
+from sracl_dist.data.groups import GroupReader, open_groups
+from sracl_dist.data.strings import HashKey, Register, hash_strings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrivals:
+    """The usable events of the new files, in the order of arrival, and the ids that are new."""
+
+    users: NDArray[np.int32]
+    """[E] numbers."""
+    items: NDArray[np.int32]
+    """[E] numbers."""
+    times: NDArray[np.int64] | None
+    rows: NDArray[np.int64]
+    """[E] see Piece.row_ids."""
+    user_ids: pa.LargeStringArray
+    """Of users that never appeared before, by number."""
+    item_ids: pa.LargeStringArray
+
+
+def read_arrivals(
+    folder: StageFolder,
+    splits: list[FileSplit],
+    known_ids: tuple[pa.Array, pa.Array],
+    key: HashKey,
+    *,
+    has_times: bool,
+) -> Arrivals:
+    """Number the events of the new files, which are encoded: known ids have their numbers, new ones get the next.
+
+    Args:
+        folder: the stage prepare.
+        splits: of the new files.
+        known_ids: of users and of items, by number.
+        key: with which the files were encoded.
+        has_times: whether the log has times.
+    """
+    registers = (Register(), Register())
+    first_ids: tuple[list[pa.Array], list[pa.Array]] = ([], [])
+    parts: dict[str, list[NDArray]] = {name: [] for name in (USERS, ITEMS, TIMES, ROWS)}
+    for split in splits:
+        with open_groups(
+            folder,
+            split_name(ENCODED, split),
+            [USERS, ITEMS, TIMES, ROWS, USER_IDS, USER_HASHES, ITEM_IDS, ITEM_HASHES],
+        ) as reader:
+            for block in range(len(reader)):
+                _add_block(reader, block, registers, first_ids, parts)
+    columns = {name: np.concatenate([np.zeros(0, np.int64), *values]) for name, values in parts.items()}
+    numbered, new_ids = [], []
+    for register, own_ids, known, name in zip(registers, first_ids, known_ids, (USERS, ITEMS), strict=True):
+        numbers, fresh = _numbers(register, len(known), hash_strings(known, key))
+        joined = pa.concat_arrays([pa.array([], pa.large_string()), *own_ids])
+        new_ids.append(joined.filter(pa.array(fresh)))
+        numbered.append(numbers[columns[name].astype(np.int32)])
+    return Arrivals(
+        users=numbered[0],
+        items=numbered[1],
+        times=columns[TIMES] if has_times else None,
+        rows=columns[ROWS],
+        user_ids=new_ids[0],
+        item_ids=new_ids[1],
+    )
+
+
+def _add_block(
+    reader: GroupReader,
+    block: int,
+    registers: tuple[Register, Register],
+    first_ids: tuple[list[pa.Array], list[pa.Array]],
+    parts: dict[str, list[NDArray]],
+) -> None:
+    for place, (codes, ids, hashes) in enumerate(((USERS, USER_IDS, USER_HASHES), (ITEMS, ITEM_IDS, ITEM_HASHES))):
+        own, fresh = registers[place].add(reader.numpy(block, hashes).reshape(-1, 2))
+        first_ids[place].append(reader.arrow(block, ids).take(pa.array(fresh)))
+        parts[codes].append(own[reader.numpy(block, codes)])
+    parts[ROWS].append(reader.numpy(block, ROWS))
+    if reader.has(TIMES):
+        parts[TIMES].append(reader.numpy(block, TIMES))
+
+
+def _numbers(
+    register: Register, num_known: int, known_hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """The number of each of the register's ids, and which of them are new."""
+    found = register.find(known_hashes)
+    numbers = np.full(len(register), -1, np.int32)
+    there = np.flatnonzero(found >= 0)
+    numbers[found[there]] = there
+    fresh = numbers < 0
+    numbers[fresh] = num_known + np.arange(int(fresh.sum()), dtype=np.int32)
+    return numbers, fresh

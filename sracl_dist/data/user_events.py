@@ -1,0 +1,140 @@
+"""Old and new events of users together, when files are added to a log; users and items by number."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sracl_dist.artifacts import StageFolder
+from sracl_dist.columns import PAD
+from sracl_dist.data.arrivals import Arrivals
+from sracl_dist.data.sequences import SequenceRows, read_sequence_rows
+from sracl_dist.data.state import Dropped, Memory
+
+OLD_KEPT, OLD_DROPPED, NEW = 0, 1, 2
+"""Where an event comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """Events of some users, by number."""
+
+    users: NDArray[np.int32]
+    items: NDArray[np.int32]
+    times: NDArray[np.int64] | None
+    rank: NDArray[np.int32]
+    """Place of an old event among all of its user's, and of a new one among the arrivals."""
+    origin: NDArray[np.int8]
+    source: NDArray[np.int32]
+    """Place among the removed events or the arrivals."""
+
+    @classmethod
+    def of_arrivals(cls, arrivals: Arrivals) -> "Events":
+        """The new events."""
+        places = np.arange(len(arrivals.users), dtype=np.int32)
+        return cls(
+            users=arrivals.users,
+            items=arrivals.items,
+            times=arrivals.times,
+            rank=places,
+            origin=np.full(len(places), NEW, np.int8),
+            source=places,
+        )
+
+    @classmethod
+    def joined(cls, parts: "list[Events]") -> "Events":
+        """All of them."""
+        names = ("users", "items", "rank", "origin", "source")
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        times = [part.times for part in parts if part.times is not None]
+        return cls(times=np.concatenate(times) if times else None, **columns)
+
+    def order(self) -> NDArray[np.int64]:
+        """The order by user, time and arrival."""
+        keys = (self.rank, self.origin == NEW)
+        return np.lexsort((*keys, self.users) if self.times is None else (*keys, self.times, self.users))
+
+    def select(self, chosen: NDArray) -> "Events":
+        """Only these, in this order."""
+        return Events(
+            users=self.users[chosen],
+            items=self.items[chosen],
+            times=None if self.times is None else self.times[chosen],
+            rank=self.rank[chosen],
+            origin=self.origin[chosen],
+            source=self.source[chosen],
+        )
+
+
+def old_events(folder: StageFolder, memory: Memory, dropped: Dropped, numbers: NDArray[np.bool_]) -> Events:
+    """All old events, kept and removed, of the users with these numbers."""
+    wanted = np.zeros(len(memory.lengths), dtype=np.bool_)
+    dense = memory.user_dense[np.flatnonzero(numbers)]
+    wanted[dense[dense >= 0]] = True
+    has_times = dropped.times is not None
+    own = np.flatnonzero(numbers[dropped.users])
+    gone = dropped.select(own)
+    parts = [
+        Events(
+            users=gone.users,
+            items=gone.items,
+            times=gone.times,
+            rank=gone.rank,
+            origin=np.full(len(own), OLD_DROPPED, np.int8),
+            source=own.astype(np.int32),
+        )
+    ]
+    if wanted.any():
+        user_of, item_of = _numbers_of(memory.user_dense, -1), _numbers_of(memory.item_dense, PAD)
+        histories = read_sequence_rows(folder, wanted, with_times=has_times)
+        parts.append(_kept_events(histories, user_of, item_of, _RanksOfRemoved(gone)))
+    return Events.joined(parts)
+
+
+def _numbers_of(dense: NDArray[np.int32], nothing: int) -> NDArray[np.int32]:
+    """The number of each dense id; entries below the first dense id mean nothing."""
+    numbers = np.flatnonzero(dense != nothing).astype(np.int32)
+    inverse = np.full(int(dense.max(initial=0)) + 1, -1, np.int32)
+    inverse[dense[numbers]] = numbers
+    return inverse
+
+
+class _RanksOfRemoved:
+    """Tells the places that users' kept events have among all of their events, from those of the removed ones."""
+
+    def __init__(self, removed: Dropped) -> None:
+        order = np.lexsort((removed.rank, removed.users))
+        self._users, self._ranks = removed.users[order], removed.rank[order].astype(np.int64)
+
+    def of_kept(self, users: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The places of the kept events, of one user after the other."""
+        first = np.searchsorted(self._users, users)
+        num_removed = np.searchsorted(self._users, users, side="right") - first
+        totals = lengths + num_removed
+        starts = np.cumsum(totals) - totals
+        is_kept = np.ones(int(totals.sum()), dtype=np.bool_)
+        removed = _ragged_places(first, num_removed)
+        is_kept[np.repeat(starts, num_removed) + self._ranks[removed]] = False
+        return (np.flatnonzero(is_kept) - np.repeat(starts, lengths)).astype(np.int32)
+
+
+def _kept_events(
+    part: SequenceRows, user_of: NDArray[np.int32], item_of: NDArray[np.int32], removed: _RanksOfRemoved
+) -> Events:
+    numbers = user_of[part.users]
+    num = len(part.items)
+    return Events(
+        users=np.repeat(numbers, part.lengths),
+        items=item_of[part.items],
+        times=part.times,
+        rank=removed.of_kept(numbers, part.lengths),
+        origin=np.full(num, OLD_KEPT, np.int8),
+        source=np.full(num, -1, np.int32),
+    )
+
+
+def _ragged_places(starts: NDArray[np.int64], lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Places starts[i] .. starts[i] + lengths[i] - 1 for one i after the other."""
+    before = np.cumsum(lengths) - lengths
+    places: NDArray[np.int64] = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - before, lengths)
+    return places
