@@ -1,5 +1,11 @@
 """New files added to the tables of a log: the same as all files at once, up to the numbers, and old numbers stay."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -179,6 +185,45 @@ def test_an_interrupted_addition_is_done_again(tmp_path, monkeypatch, at):
     same_facts(grown, whole)
 
 
+KILLED = """
+import contextlib, os, signal, sys
+from sracl_dist.artifacts import StageFolder
+sys.path.insert(0, {tests!r})
+from test_sharded_prepare import config_for, run_prepare
+commit, left = StageFolder.open_output, {left}
+
+@contextlib.contextmanager
+def open_output(self, name):
+    global left
+    with commit(self, name) as stream:
+        yield stream
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+StageFolder.open_output = open_output
+run_prepare(config_for({folder!r}, {names!r}))
+"""
+
+
+@pytest.mark.parametrize("num_files", [3, 5, 7, 9, 11])
+def test_a_killed_addition_is_done_again(tmp_path, num_files):
+    rng = np.random.default_rng(6)
+    rows = [(f"u{user}", f"i{item}", str(n)) for n, (user, item) in enumerate(rng.integers(0, 30, (700, 2)).tolist())]
+    # A quarter as many new rows at most, or all are read again.
+    names = write_files(tmp_path, [rows[:600], rows[580:]])
+    folder = tmp_path / "run"
+    run_prepare(config_for(folder, names[:1]))
+    code = KILLED.format(tests=str(Path(__file__).parent), left=num_files, folder=str(folder), names=names)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run, grown = run_prepare(config_for(folder, names))
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
+    assert described(run) == described(whole_run)
+    same_facts(grown, whole)
+
+
 def test_nothing_new_after_an_addition_whose_manifest_is_lost(tmp_path, monkeypatch):
     names = write_files(tmp_path, [SURE, SURE[:5]])
     run_prepare(config_for(tmp_path / "run", names[:1]))
@@ -200,3 +245,19 @@ def test_the_helper_agrees_with_the_other_one(tmp_path, prepared):
     assert {user: [item for item, _ in own] for user, own in found_histories(done).items()} == {
         user: [item for item, _ in own] for user, own in histories_of(done).items()
     }
+
+
+@pytest.mark.parametrize("content", ["user_id,item_id,timestamp\n", "user_id,item_id,timestamp\nu,,1\n", None])
+def test_files_without_a_usable_or_different_row_are_added_too(tmp_path, monkeypatch, content):
+    names = write_files(tmp_path, [SURE, SURE[:3]])
+    if content is not None:
+        (tmp_path / "day-2.csv").write_text(content)
+        names[1] = str(tmp_path / "day-2.csv")
+    added = grows(monkeypatch)
+    run_prepare(config_for(tmp_path / "run", names[:1]))
+    run, grown = run_prepare(config_for(tmp_path / "run", names))
+    assert added
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
+    assert described(run) == described(whole_run)
+    same_facts(grown, whole)
+    assert load_sequences(run).items.tolist() == load_sequences(whole_run).items.tolist()
