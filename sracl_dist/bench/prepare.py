@@ -11,7 +11,6 @@ of its own, with whatever Ray processes it starts, and the smallest one also by 
     append_share         time of adding one hundredth of new events to the largest log over that of preparing it
 """
 
-import json
 import tempfile
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -125,8 +124,7 @@ def _generate(logs: Path, num_events: int, num_processes: int) -> None:
         num_items=num_events // EVENTS_PER_ITEM,
         num_processes=num_processes,
     )
-    facts = write_log(_log(logs, num_events).parent, settings)
-    say(f"log of {num_events:,} events: {json.dumps(facts.get('counts', {}))}")
+    write_log(_log(logs, num_events).parent, settings)
 
 
 def _say(what: str, num_events: int, measured: Measured) -> None:

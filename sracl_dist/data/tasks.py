@@ -9,8 +9,8 @@ from sracl_dist.config.sections import ClusterConfig
 from sracl_dist.observe import Progress
 
 Task = TypeVar("Task")
-ROWS_WITHOUT_RAY = 12_000_000
-"""Up to so many rows one process is done about as soon as Ray with its workers, whose start takes seconds."""
+ROWS_WITHOUT_RAY = 20_000_000
+"""Up to so many rows one process was done as soon as Ray with two workers, whose start takes seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
