@@ -142,9 +142,9 @@ def ray_nodes(num_workers: int) -> Iterator[Nodes]:
     nodes = Nodes(folder)
     try:
         nodes.start_head()
-        for _ in range(num_workers):
+        for number in range(num_workers):  # two raylets that start at once on a machine take the same socket
             nodes.add()
-        nodes.wait_for(1 + num_workers)
+            nodes.wait_for(number + 2)
         yield nodes
     finally:
         nodes.stop()
