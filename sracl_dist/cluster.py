@@ -183,7 +183,9 @@ def broadcast_shards(
 
 
 def _worker_class(cpus: int, gpus: int) -> Any:
-    return ray.remote(_Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=3, max_task_retries=3)
+    # Retries without a limit: a lost node's worker cannot be reached for longer than a few of them take, until Ray finds
+    # out that it is dead. What bounds the work on a shard that kills its worker are the restarts.
+    return ray.remote(_Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=3, max_task_retries=-1)
 
 
 def _wait(running: Sequence[ray.ObjectRef], num: int, check_room: Callable[[], None]) -> list[ray.ObjectRef]:

@@ -33,9 +33,9 @@ def write_config(folder: Path, values: dict[str, object]) -> str:
 @pytest.fixture
 def three_nodes(nodes: Nodes) -> Nodes:
     """Replaces what another test has lost."""
-    for _ in range(3 - len(nodes.raylets())):
+    for number in range(len(nodes.raylets()), 3):
         nodes.add()
-    nodes.wait_for(3)
+        nodes.wait_for(number + 1)
     return nodes
 
 
@@ -73,12 +73,34 @@ def test_logs_and_exit_status_come_through(three_nodes: Nodes, tmp_path: Path) -
     told = log_of(job)
     assert job.returncode == 0, told
     assert "prepare: wrote items" in told
-    assert RunFolder(values["run"]["dir"]).stage("prepare").read_table("users.parquet").num_rows == NUM_USERS
+    assert RunFolder(values["run"]["dir"]).stage("prepare").read_shards("users/").num_rows == NUM_USERS
     failing = three_nodes.submit("python", "jobs/train.py", "--config", config, "run.dir=" + str(tmp_path / "other"))
     told = log_of(failing)
     assert failing.returncode == 1
     assert "error: The stage train reads the stage prepare, which is not ready" in told
     assert "Traceback" not in told.partition("Job '")[0]
+
+
+def test_a_stage_waits_for_nodes_that_come(three_nodes: Nodes, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", make_sequences(60))
+    values = small_values(tmp_path) | {"cluster": {"wait_s": 120}}
+    values["train"] = {"epochs": 1, "num_workers": 4}
+    config = write_config(tmp_path, values)
+    finish_before("train", config, run)
+    refused = three_nodes.submit("python", "jobs/train.py", "--config", config, "cluster.wait_s=1")
+    told = log_of(refused)
+    assert refused.returncode == 1
+    assert "has room for 3 workers with 1 CPU each after 1.0s of waiting (cluster.wait_s)" in told
+    job = three_nodes.submit("python", "jobs/train.py", "--config", config)
+    assert job.stdout is not None
+    for line in job.stdout:
+        if "cluster: asking for nodes with room for 4 workers with 1 CPU each" in line:
+            break
+    three_nodes.add()
+    told = job.stdout.read()
+    assert job.wait() == 0, told
+    assert "cluster: room for: 4 workers" in told
+    assert len(run.stage("train").read_bytes("metrics.jsonl").splitlines()) == 1
 
 
 def test_training_goes_on_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path) -> None:
@@ -117,25 +139,3 @@ def test_neighbours_are_complete_when_a_node_is_lost(three_nodes: Nodes, tmp_pat
     assert np.array_equal(table["key"].to_numpy(), np.arange(6000))
     quality = run.stage("neighbours").read_json("quality.json")
     assert quality["users"]["recall"] == 1.0
-
-
-def test_a_stage_waits_for_nodes_that_come(three_nodes: Nodes, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", make_sequences(60))
-    values = small_values(tmp_path) | {"cluster": {"wait_s": 120}}
-    values["train"] = {"epochs": 1, "num_workers": 4}
-    config = write_config(tmp_path, values)
-    finish_before("train", config, run)
-    refused = three_nodes.submit("python", "jobs/train.py", "--config", config, "cluster.wait_s=1")
-    told = log_of(refused)
-    assert refused.returncode == 1
-    assert "has room for 3 workers with 1 CPU each after 1.0s of waiting (cluster.wait_s)" in told
-    job = three_nodes.submit("python", "jobs/train.py", "--config", config)
-    assert job.stdout is not None
-    for line in job.stdout:
-        if "cluster: asking for nodes with room for 4 workers with 1 CPU each" in line:
-            break
-    three_nodes.add()
-    told = job.stdout.read()
-    assert job.wait() == 0, told
-    assert "cluster: room for: 4 workers" in told
-    assert len(run.stage("train").read_bytes("metrics.jsonl").splitlines()) == 1

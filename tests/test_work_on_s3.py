@@ -84,7 +84,7 @@ def test_prepare(proxy: RefusingProxy, tmp_path: Path) -> None:
     config, run = small_config(tmp_path, f"run.dir={place}"), RunFolder(place)
     draft = stage_status(STAGES["prepare"], config, run).draft
     run_stage(STAGES["prepare"], config, run, draft)
-    assert run.stage("prepare").read_table("users.parquet").num_rows == NUM_USERS
+    assert run.stage("prepare").read_shards("users/").num_rows == NUM_USERS
     assert run.stage("prepare").read_table("items.parquet").num_rows == NUM_ITEMS
     assert stage_status(STAGES["prepare"], config, run).done
     assert proxy.num_refused >= 3
