@@ -17,7 +17,7 @@ from sracl_dist.data.readers import reader_of
 from sracl_dist.data.rejects import DUPLICATE, Rejects, commonest
 from sracl_dist.data.sequences import SEQUENCES
 from sracl_dist.data.sources import Source
-from sracl_dist.data.strings import HashKey
+from sracl_dist.data.strings import HashCollisionError, HashKey
 from sracl_dist.data.tasks import Tasks
 from sracl_dist.data.times import TimeParser
 from sracl_dist.errors import InputError
@@ -45,7 +45,18 @@ class LogSteps:
         return self.source.columns.time is not None
 
     def read(self) -> Numbering:
-        """From files to partitions of users in time order."""
+        """From files to partitions of users in time order.
+
+        Raises:
+            HashCollisionError: two ids have the same hash; the next run takes another key.
+        """
+        try:
+            return self._read()
+        except HashCollisionError:
+            self.folder.delete([PLAN])
+            raise
+
+    def _read(self) -> Numbering:
         layout = self._layout()
         limit = self.data.max_user_interactions
         self.tasks.run(

@@ -20,6 +20,10 @@ _MIXERS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 _WORD_BYTES = 8
 
 
+class HashCollisionError(StageError):
+    """Two different strings share half of their bits."""
+
+
 @dataclass(frozen=True)
 class HashKey:
     """What the hashes of a run depend on."""
@@ -123,9 +127,12 @@ def _groups(hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return order, np.flatnonzero(np.append(len(order) > 0, differs)[: len(order)])
 
 
-def collision() -> StageError:
+def collision() -> HashCollisionError:
     """The error for two strings that share half of their bits."""
-    return StageError("Two different ids have the same hash, which happens once in a million runs; run the job again.")
+    return HashCollisionError(
+        "Two different ids have the same hash, which happens once in a million runs; run the job again, which takes "
+        "other hashes."
+    )
 
 
 def hash_strings(values: pa.LargeStringArray, key: HashKey) -> Hashes:

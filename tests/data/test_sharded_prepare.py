@@ -17,8 +17,9 @@ from plain_prepare import histories, item_numbers, usable_events
 
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import parse_config
-from sracl_dist.data import log_steps, tasks
+from sracl_dist.data import log_steps, strings, tasks
 from sracl_dist.data.sequences import load_sequences
+from sracl_dist.data.strings import HashCollisionError, HashKey
 from sracl_dist.errors import InputError
 from sracl_dist.ids import load_user_ids
 from sracl_dist.shards import committed_shards
@@ -238,6 +239,23 @@ def test_an_interrupted_run_of_other_shards_is_begun_anew(tmp_path, monkeypatch)
         with pytest.raises(ZeroDivisionError):
             run_prepare(config_for(tmp_path / "run", names, shard_rows=100))
     run, _ = run_prepare(config_for(tmp_path / "run", names, shard_rows=77))
+    assert joined(run) == joined(whole)
+
+
+def test_after_a_collision_of_hashes_the_next_run_takes_another_key(tmp_path, monkeypatch):
+    names = write_files(tmp_path, [random_rows(800)])
+    keys = []
+    new = HashKey.new
+    monkeypatch.setattr(HashKey, "new", lambda: keys.append(new()) or keys[-1])
+    with monkeypatch.context() as patch:
+        # The second half of a hash tells strings apart that share the first.
+        patch.setattr(strings, "_FIRST", np.uint64(0))
+        patch.setattr(strings, "_finished", lambda state: state % np.uint64(7))
+        with pytest.raises(HashCollisionError, match="run the job again"):
+            run_prepare(config_for(tmp_path / "run", names, shard_rows=100))
+    run, _ = run_prepare(config_for(tmp_path / "run", names, shard_rows=100))
+    assert len(set(keys)) == 2
+    whole, _ = run_prepare(config_for(tmp_path / "whole", names))
     assert joined(run) == joined(whole)
 
 
