@@ -8,6 +8,8 @@ of its own, with whatever Ray processes it starts, and the smallest one also by 
     reference_ratio      time of the stage over that of polars, on the log of reference_events
     reference_rss_gb     largest memory of polars there
     growth               time per event of a log over that of the next smaller one, the largest of these ratios
+    wall_s_N             time of the log of N events
+    peak_rss_gb_N        memory there
     append_share         time of adding one hundredth of new events to the largest log over that of preparing it
 """
 
@@ -89,6 +91,8 @@ def measure(settings: PrepareSettings) -> dict[str, float]:
         "reference_rss_gb": reference.peak_rss_gb,
         "append_share": addition.wall_s / stage[last].wall_s,
         "growth": max((larger / smaller for smaller, larger in pairwise(per_event)), default=1.0),
+        **{f"wall_s_{num}": stage[num].wall_s for num in settings.num_events},
+        **{f"peak_rss_gb_{num}": stage[num].peak_rss_gb for num in settings.num_events},
     }
 
 

@@ -19,7 +19,8 @@ from sracl_dist.errors import ConfigError, StageError
 def test_every_figure_is_there() -> None:
     figures = run_bench("prepare", ["quick=true", "num_processes=1"])["figures"]
     reference = {"reference_ratio", "reference_rss_gb"}
-    assert figures.keys() == {"rows_per_second", "peak_rss_gb", "growth", "append_share"} | reference
+    sizes = {f"{name}_{num}" for name in ("wall_s", "peak_rss_gb") for num in (5_000, 15_000)}
+    assert figures.keys() == {"rows_per_second", "peak_rss_gb", "growth", "append_share"} | reference | sizes
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
 
 
