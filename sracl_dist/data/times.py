@@ -1,6 +1,7 @@
 """Times of a log as int64: numbers as they are, dates as milliseconds since 1970 in UTC."""
 
 import datetime
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,8 @@ from sracl_dist.data.rejects import MISSING_TIME, MIXED_TIME, NEGATIVE_TIME, WRO
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"  # Python would also take a long row of digits for a date
-_LARGEST = 2.0**63
+_LARGEST = 2**63
+_DIGITS_OF_LARGEST = 19
 
 
 class TimeParser:
@@ -75,10 +77,9 @@ def _parse_texts(
     is_integer = _mask(pc.match_substring_regex(texts, _INTEGER))
     times[is_integer] = pc.utf8_ltrim(texts.filter(pa.array(is_integer)), "+").cast(pa.int64()).to_numpy()
     is_other = _mask(pc.match_substring_regex(texts, _NUMBER)) & ~is_integer
-    floats = np.floor([float(text) for text in texts.filter(pa.array(is_other)).to_pylist()])
-    fits = np.abs(floats) < _LARGEST
-    is_other[is_other] = fits
-    times[is_other] = floats[fits].astype(np.int64)
+    wholes = [_whole(text) for text in texts.filter(pa.array(is_other)).to_pylist()]
+    is_other[is_other] = [whole is not None for whole in wholes]
+    times[is_other] = [whole for whole in wholes if whole is not None]
     is_number = is_integer | is_other
     is_date = _mask(pc.match_substring_regex(texts, _DATE))
     parsed = _parse_dates(texts.filter(pa.array(is_date)))
@@ -86,6 +87,18 @@ def _parse_texts(
     is_date[is_date] = usable
     times[is_date] = parsed[usable].astype(np.int64)
     return times, is_date, is_number, missing
+
+
+def _whole(text: str) -> int | None:
+    """A number without its fraction; None where it does not fit. Nanoseconds have more digits than a float."""
+    digits = text.lstrip("+-")
+    if digits.isdecimal() and len(digits) <= _DIGITS_OF_LARGEST:
+        whole = int(text)
+    elif abs(number := float(text)) < _LARGEST:
+        whole = math.floor(number)
+    else:
+        return None
+    return whole if abs(whole) < _LARGEST else None
 
 
 def _parse_dates(texts: pa.Array) -> NDArray[np.float64]:

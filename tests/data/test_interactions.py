@@ -217,3 +217,17 @@ def test_a_long_text_file_tells_how_far_it_is(load, write, monkeypatch, capsys):
     monkeypatch.setattr("sracl_dist.data.encode.LONG_TEXT_BYTES", 1000)
     load(write("log.csv", HEADER + "".join(f"u{n % 7},i{n},1,5\n" for n in range(500))))
     assert "prepare: reading log.csv: 5 kB in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("beside", ["1", "1.5", "never"])
+def test_nanoseconds_keep_their_digits_whatever_stands_beside_them(beside):
+    texts = ["1700000000000000001", "+1700000000000000003", "9223372036854775807", beside]
+    times, reasons = TimeParser().parse(pa.array(texts))
+    assert times[:3].tolist() == [1_700_000_000_000_000_001, 1_700_000_000_000_000_003, 2**63 - 1]
+    assert not any(mask[:3].any() for _, mask in reasons)
+
+
+@pytest.mark.parametrize("text", ["9223372036854775808", "99999999999999999999", "1e300", "1e999"])
+def test_a_time_that_fits_no_integer_is_rejected(text):
+    _, reasons = TimeParser().parse(pa.array(["1", text]))
+    assert [mask.tolist() for _, mask in reasons if mask.any()] == [[False, True]]
