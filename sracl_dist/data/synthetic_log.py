@@ -92,8 +92,6 @@ def _part(kind: str, shard: int) -> str:
 def _claim(output: StageFolder, settings: SyntheticLogSettings) -> None:
     """Leave the settings in the folder; refuse one with other settings, or with files of something else."""
     wanted = {"version": VERSION, **settings.identity()}
-    for leftover in Path(output.path()).rglob("*.tmp-*"):
-        leftover.unlink(missing_ok=True)
     if output.exists(SETTINGS_FILE):
         found = output.read_json(SETTINGS_FILE)
         for name, value in wanted.items():
@@ -102,6 +100,8 @@ def _claim(output: StageFolder, settings: SyntheticLogSettings) -> None:
                     f"{output.path()} holds a log with {name}={found.get(name)} where {value} is asked for; name "
                     f"another folder, or delete this one."
                 )
+        for leftover in Path(output.path()).rglob("part-*.parquet.tmp-*"):
+            leftover.unlink(missing_ok=True)
     elif output.files():
         raise ConfigError(f"{output.path()} holds other files; name a new or empty folder.")
     else:

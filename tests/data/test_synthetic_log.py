@@ -186,10 +186,11 @@ def test_a_process_that_dies_is_a_sentence(tmp_path: Path, monkeypatch: pytest.M
 def test_a_folder_with_another_log_is_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds a log with num_users=500 where 501 is asked for"):
         write_log(small, replace(SMALL, num_users=501))
-    (tmp_path / "letter.txt").write_text("mine")
+    for name in ("letter.txt", "letter.tmp-1"):
+        (tmp_path / name).write_text("mine")
     with pytest.raises(ConfigError, match="holds other files"):
         write_log(tmp_path, SMALL)
-    assert (tmp_path / "letter.txt").read_text() == "mine"
+    assert all((tmp_path / name).read_text() == "mine" for name in ("letter.txt", "letter.tmp-1"))
 
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
