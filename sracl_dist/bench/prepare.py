@@ -67,7 +67,7 @@ class PrepareSettings:
 def measure(settings: PrepareSettings) -> dict[str, float]:
     """Figures by name; see the module."""
     with tempfile.TemporaryDirectory(prefix="sracl-bench-") as scratch:
-        logs = Path(settings.folder or scratch)
+        logs = Path(settings.folder or scratch).expanduser()
         stage: dict[int, Measured] = {}
         for num in settings.num_events:
             _generate(logs, num, settings.num_processes)
@@ -128,7 +128,11 @@ def _generate(logs: Path, num_events: int, num_processes: int) -> None:
         num_items=num_events // EVENTS_PER_ITEM,
         num_processes=num_processes,
     )
-    write_log(_log(logs, num_events).parent, settings)
+    facts = write_log(_log(logs, num_events).parent, settings)
+    say(
+        f"log of {num_events:,} events: {facts['num_users']:,} users, {facts['num_items']:,} items, "
+        f"{facts['num_duplicates']:,} duplicates, {facts['num_out_of_order']:,} rows out of order"
+    )
 
 
 def _say(what: str, num_events: int, measured: Measured) -> None:
