@@ -193,6 +193,13 @@ class StageFolder:
             with self._errors(name, "deleted"), contextlib.suppress(FileNotFoundError):
                 self._fs.delete_file(self.path(name))
 
+    def delete_folder(self, name: str) -> None:
+        """Delete a folder and all that is in it; a missing one is fine."""
+        self.delete(self._all_files(name))
+        if not is_object_store(self._fs):  # there a folder is no more than the names of its files
+            with self._errors(name, "deleted"), contextlib.suppress(FileNotFoundError):
+                self._fs.delete_dir(self.path(name))
+
     def manifest(self) -> Manifest | None:
         """Manifest of the finished stage, or None.
 

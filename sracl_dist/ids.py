@@ -99,7 +99,7 @@ def load_item_ids(run: RunFolder) -> IdMap:
         StorageError: the table is missing or does not list every item once.
     """
     folder = run.stage("prepare")
-    return _id_map(folder.read_table(ITEMS_TABLE, [ITEM, ITEM_ID]), folder.path(ITEMS_TABLE), first=1, noun=ITEM)
+    return _id_map(folder.read_table(ITEMS_TABLE, [ITEM, ITEM_ID]), folder.shown(ITEMS_TABLE), first=1, noun=ITEM)
 
 
 def load_user_ids(run: RunFolder) -> IdMap:
@@ -109,14 +109,14 @@ def load_user_ids(run: RunFolder) -> IdMap:
         StorageError: the table is missing or does not list every user once.
     """
     folder = run.stage("prepare")
-    return _id_map(folder.read_shards(f"{USERS}/", [USER, USER_ID]), folder.path(USERS), first=0, noun=USER)
+    return _id_map(folder.read_shards(f"{USERS}/", [USER, USER_ID]), folder.shown(USERS), first=0, noun=USER)
 
 
-def _id_map(table: pa.Table, path: str, *, first: int, noun: str) -> IdMap:
+def _id_map(table: pa.Table, shown: str, *, first: int, noun: str) -> IdMap:
     numbers = table[noun].to_numpy()
     if not np.array_equal(numbers, np.arange(first, first + len(numbers))):
         order = np.argsort(numbers, kind="stable")
         if not np.array_equal(numbers[order], np.arange(first, first + len(numbers))):
-            raise StorageError(f"{path} does not list every {noun} once; run jobs/prepare.py again.")
+            raise StorageError(f"{shown} does not list every {noun} once; run jobs/prepare.py again.")
         table = table.take(pa.array(order))
     return IdMap(table[f"{noun}_id"], first=first, noun=noun)

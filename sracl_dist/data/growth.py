@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import PAD, TEXT_COLUMNS
+from sracl_dist.columns import PAD, SOURCE, TEXT_COLUMNS
 from sracl_dist.config import Config, flatten
 from sracl_dist.config.sections import DataConfig
 from sracl_dist.data import encode
@@ -30,6 +31,7 @@ from sracl_dist.data.sequences import ADDED
 from sracl_dist.data.sources import FILES, Source
 from sracl_dist.data.splits import leave_last_out
 from sracl_dist.data.state import (
+    GROWING,
     Memory,
     State,
     ids_group,
@@ -47,6 +49,9 @@ from sracl_dist.ids import ITEMS_TABLE, USERS
 from sracl_dist.observe import say
 from sracl_dist.shards import Shard, committed_shards
 from sracl_dist.stages import STAGES, StageResult
+
+_Ids = tuple[pa.Array, pa.Array]
+"""Of users and of items, by number."""
 
 MAX_NEW_SHARE = 0.25
 """Of a larger share of new rows the tables are made anew, which takes less memory and is hardly slower."""
@@ -98,10 +103,15 @@ def can_grow(state: State, log: LogFiles, data: DataConfig) -> bool:
         and data.split == "leave_last_out"
         and data.max_user_interactions is None
         and state.made_from == log.made_from
-        and state.files == log.files[: len(state.files)]
+        and _contents(state.files) == _contents(log.files[: len(state.files)])
         and state.generation < MAX_GENERATIONS
         and _num_new_rows(log, len(state.files), data) <= MAX_NEW_SHARE * state.tally["num_kept"]
     )
+
+
+def _contents(files: list[list[str]]) -> list[tuple[str, str]]:
+    """Path, size and time; the name in the table of rejects depends on the other files."""
+    return [(path, facts) for path, _, facts in files]
 
 
 def _num_new_rows(log: LogFiles, num_old: int, data: DataConfig) -> int:
@@ -122,24 +132,31 @@ def grow(config: Config, source: Source, folder: StageFolder, state: State, log:
     """
     # What an interrupted addition left must not be taken for a part of the tables.
     later = [name for name in folder.files(ADDED) if name > f"{ADDED}/{state.generation:06d}.parquet"]
-    folder.delete([*later, *folder.files(WORK)])
+    folder.delete(later)
+    folder.delete_folder(WORK)
+    was_interrupted = folder.exists(GROWING)
+    folder.write_json(GROWING, {"generation": state.generation + 1})
     memory = load_memory(folder, state.generation)
-    item_ids = load_ids(folder, state.generation, ITEM_IDS)
-    num_items, old_generation = len(memory.popularity), state.generation
-    log_rejects = folder.read_table(REJECTS_TABLE).slice(0, state.num_log_rejects)
+    ids = (load_ids(folder, state.generation, USER_IDS), load_ids(folder, state.generation, ITEM_IDS))
+    num_users, num_items, old_generation = len(memory.lengths), len(memory.popularity), state.generation
+    log_rejects = _renamed(folder.read_table(REJECTS_TABLE).slice(0, state.num_log_rejects), state, log)
     if len(log.files) > len(state.files):
         growth = _Growth(config=config, source=source, folder=folder, state=state, log=log)
-        memory, item_ids, new_rejects = growth.add(memory, item_ids)
+        memory, ids, new_rejects = growth.add(memory, ids)
         state = growth.state
         log_rejects = pa.concat_tables([log_rejects, *new_rejects])
-    text_rejects, texts, state = _texts(
-        folder, source, config.data, state, log, memory, item_ids, num_items, old_generation
-    )
-    folder.write_table(ITEMS_TABLE, items_table(_by_dense(item_ids, memory.item_dense, PAD), texts, memory))
+    _write_users(folder, memory, _by_dense(ids[0], memory.user_dense, -1), num_users)
+    item_ids = _by_dense(ids[1], memory.item_dense, PAD)
+    if not was_interrupted and log.text_files == state.text_files and len(item_ids) == num_items:
+        texts = folder.read_table(ITEMS_TABLE, list(TEXT_COLUMNS))
+        text_rejects = folder.read_table(text_rejects_name(old_generation))
+    else:
+        texts, text_rejects, state = _read_texts(source, config.data, state, log, item_ids)
+    folder.write_table(ITEMS_TABLE, items_table(item_ids, texts, memory))
     num_rejects = write_rejects(folder, [log_rejects, text_rejects])
     folder.write_table(text_rejects_name(state.generation), text_rejects)
     save_state(folder, replace(state, num_log_rejects=log_rejects.num_rows))
-    folder.delete(folder.files(WORK))
+    folder.delete_folder(WORK)
     split = leave_last_out(memory.lengths)
     targets = num_targets([memory.lengths], [split])
     return make_result(state, memory, split.details, targets, num_rejects, config.data)
@@ -151,25 +168,37 @@ def _by_dense(ids: pa.Array, dense: np.ndarray, nothing: int) -> pa.Array:
     return ids.take(pa.array(numbers[np.argsort(dense[numbers])]))
 
 
-def _texts(
-    folder: StageFolder,
-    source: Source,
-    data: DataConfig,
-    state: State,
-    log: LogFiles,
-    memory: Memory,
-    item_ids: pa.Array,
-    num_known: int,
-    old_generation: int,
+def _renamed(rejects: pa.Table, state: State, log: LogFiles) -> pa.Table:
+    """Rejected rows of the old files, under the names that these have among all files."""
+    names = {}
+    for (path, old, _), (_, new, _) in zip(state.files, log.files, strict=False):
+        names[path] = names[old] = new  # an interrupted addition may have left the whole path
+    places = pc.index_in(rejects[SOURCE], pa.array(list(names), pa.string()))
+    sources = pa.array(list(names.values()), pa.string()).take(places)
+    return rejects.set_column(rejects.column_names.index(SOURCE), SOURCE, sources)
+
+
+def _read_texts(
+    source: Source, data: DataConfig, state: State, log: LogFiles, item_ids: pa.Array
 ) -> tuple[pa.Table, pa.Table, State]:
-    """Rejected rows and texts; the files are read only where something about them or the items is new."""
-    if log.text_files == state.text_files and num_known == len(memory.popularity):
-        table = folder.read_table(ITEMS_TABLE, list(TEXT_COLUMNS))
-        return folder.read_table(text_rejects_name(old_generation)), table, state
+    """Texts and rejected rows of them, and the state with what is said about both."""
     rejects = Rejects()
-    texts = item_texts(source, _by_dense(item_ids, memory.item_dense, PAD), data, rejects)
+    texts = item_texts(source, item_ids, data, rejects)
     facts = text_facts(texts, rejects)
-    return rejects.table(), texts.table, replace(state, texts=facts, text_files=log.text_files)
+    return texts.table, rejects.table(), replace(state, texts=facts, text_files=log.text_files)
+
+
+def _write_users(folder: StageFolder, memory: Memory, user_ids: pa.Array, num_old: int) -> None:
+    """The table `users`, with a shard more for new ones; one that an interrupted addition left goes."""
+    split = leave_last_out(memory.lengths)
+    shards = committed_shards(folder, USERS)
+    folder.delete(shard.name for shard in shards if shard.stop > num_old)
+    shards = [shard for shard in shards if shard.stop <= num_old]
+    num_users = len(memory.lengths)
+    for shard in [*shards, *([Shard(USERS, num_old, num_users)] if num_users > num_old else [])]:
+        rows = slice(shard.start, shard.stop)
+        ids = user_ids.slice(shard.start, shard.num_rows)
+        folder.write_table(shard.name, users_table(shard.start, ids, memory.lengths[rows], split.num_train[rows]))
 
 
 @dataclass(kw_only=True)
@@ -182,15 +211,14 @@ class _Growth:
     state: State
     log: LogFiles
 
-    def add(self, memory: Memory, item_ids: pa.Array) -> tuple[Memory, pa.Array, list[pa.Table]]:
-        """Read the new files and write what changes; returns the new memory, ids of all items, and rejected rows."""
+    def add(self, memory: Memory, ids: _Ids) -> tuple[Memory, _Ids, list[pa.Table]]:
+        """Read the new files and write what changes; returns the new memory, all ids, and rejected rows."""
         data, folder = self.config.data, self.folder
         splits = _new_splits(self.log, len(self.state.files), data)
-        user_ids = load_ids(folder, self.state.generation, USER_IDS)
         has_times = self.source.columns.time is not None
         key = HashKey.new()
         tally = self._encode(splits, key)
-        arrivals = read_arrivals(folder, splits, (user_ids, item_ids), key, has_times=has_times)
+        arrivals = read_arrivals(folder, splits, ids, key, has_times=has_times)
         dropped = load_dropped(folder, self.state.generation, has_times=has_times)
         generation = self.state.generation + 1
         least = (data.min_user_interactions, data.min_item_interactions)
@@ -198,9 +226,9 @@ class _Growth:
         self._count(tally, addition)
         save_dropped(folder, generation, 0, addition.dropped)
         save_memory(folder, generation, addition.memory, ids_group([arrivals.user_ids], [arrivals.item_ids]))
-        user_ids = pa.concat_arrays([user_ids, arrivals.user_ids])
-        item_ids = pa.concat_arrays([item_ids, arrivals.item_ids])
-        self._write_users(addition.memory, _by_dense(user_ids, addition.memory.user_dense, -1), len(memory.lengths))
+        users, items = (
+            pa.concat_arrays(pair) for pair in zip(ids, (arrivals.user_ids, arrivals.item_ids), strict=True)
+        )
         self.state = replace(
             self.state,
             generation=generation,
@@ -212,7 +240,7 @@ class _Growth:
             f"prepare: added {len(arrivals.users) - addition.num_repeated:,} events of {len(splits):,} new pieces of "
             f"files to the tables; {addition.num_changed:,} users changed"
         )
-        return addition.memory, item_ids, [*unusable(folder, splits), _repeats(splits, addition, item_ids)]
+        return addition.memory, (users, items), [*unusable(folder, splits), _repeats(splits, addition, items)]
 
     def _encode(self, splits: Sequence[FileSplit], key: HashKey) -> Tally:
         data, folder = self.config.data, self.folder
@@ -244,17 +272,6 @@ class _Growth:
             tally.num_kept -= addition.num_repeated
         tally.check()
         limit_rejects(tally.num_read, tally.rejected.total(), tally.rejected, self.config.data, "log")
-
-    def _write_users(self, memory: Memory, user_ids: pa.Array, num_old: int) -> None:
-        """The table `users`, with a shard more for new ones."""
-        split = leave_last_out(memory.lengths)
-        shards = [shard for shard in committed_shards(self.folder, USERS) if shard.stop <= num_old]
-        num_users = len(memory.lengths)
-        for shard in [*shards, *([Shard(USERS, num_old, num_users)] if num_users > num_old else [])]:
-            rows = slice(shard.start, shard.stop)
-            ids = user_ids.slice(shard.start, shard.num_rows)
-            table = users_table(shard.start, ids, memory.lengths[rows], split.num_train[rows])
-            self.folder.write_table(shard.name, table)
 
 
 def _repeats(splits: Sequence[FileSplit], addition: Addition, item_ids: pa.Array) -> pa.Table:

@@ -22,7 +22,7 @@ from sracl_dist.data.tasks import Tasks
 from sracl_dist.data.times import TimeParser
 from sracl_dist.errors import InputError
 
-WORK = "work/"
+WORK = "work"
 PLAN = "work/plan.json"
 
 

@@ -95,7 +95,7 @@ def _prepare_all(config: Config, source: Source, folder: StageFolder, log: LogFi
         num_log_rejects=num_rejects - len(text_rejects),
     )
     save_state(folder, state)
-    folder.delete(folder.files(WORK))
+    folder.delete_folder(WORK)
     return make_result(state, memory, kept.split_details, kept.num_targets, num_rejects, data)
 
 

@@ -179,7 +179,7 @@ def read_sequence_rows(folder: StageFolder, wanted: NDArray[np.bool_], *, with_t
 
 
 def _damaged(folder: StageFolder) -> StorageError:
-    return StorageError(f"{folder.path(SEQUENCES)} does not list every user once in order; run jobs/prepare.py again.")
+    return StorageError(f"{folder.shown(SEQUENCES)} does not list every user once in order; run jobs/prepare.py again.")
 
 
 def _with_added(
@@ -224,7 +224,7 @@ def load_sequences(run: RunFolder) -> Sequences:
     folder = run.stage("prepare")
     manifest = folder.manifest()
     if manifest is None:
-        raise StorageError(f"{folder.path()} is not finished; run jobs/prepare.py again.")
+        raise StorageError(f"{folder.shown()} is not finished; run jobs/prepare.py again.")
     found = read_sequence_rows(folder, np.ones(manifest.rows["users"], dtype=np.bool_))
     return Sequences(
         offsets=np.concatenate([[0], np.cumsum(found.lengths, dtype=np.int64)]),

@@ -1,6 +1,7 @@
 """What prepare remembers of a log, so that new files are added to its tables without reading the old ones again.
 
     state/log.json                    the files and settings that the tables were made from; written last
+    state/growing.json                there while files are added
     state/ids/<generation>.arrow      one group: ids of users and items that first appear in that generation
     state/<generation>.arrow          one group: the arrays of `Memory`
     state/dropped/<generation>/*      groups of events that the k-core removed; an item or user may come back
@@ -22,9 +23,12 @@ from sracl_dist.artifacts import StageFolder
 from sracl_dist.data.encode import ITEM_IDS, ITEMS, TIMES, USER_IDS, USERS
 from sracl_dist.data.groups import Group, open_groups, write_groups
 from sracl_dist.data.interactions import Tally
+from sracl_dist.errors import StorageError
 
 STATE = "state/"
 LOG = "state/log.json"
+GROWING = "state/growing.json"
+"""There while files are added, so that tables which an interrupted addition wrote are not taken for the old ones."""
 RANK = "rank"
 
 
@@ -101,8 +105,17 @@ class State:
 
 
 def load_state(folder: StageFolder) -> State | None:
-    """What is remembered, if anything."""
-    return State(**folder.read_json(LOG)) if folder.exists(LOG) else None
+    """What is remembered, if anything.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    if not folder.exists(LOG):
+        return None
+    try:
+        return State(**folder.read_json(LOG))
+    except TypeError:
+        raise StorageError(f"{folder.shown(LOG)} is damaged; delete it and run the stage prepare again.") from None
 
 
 def save_state(folder: StageFolder, state: State) -> None:
@@ -110,7 +123,10 @@ def save_state(folder: StageFolder, state: State) -> None:
     folder.write_json(LOG, vars(state))
     current = f"{state.generation:06d}"
     needed = (f"{STATE}{current}.", f"{STATE}dropped/{current}/", f"{STATE}ids/", LOG)
-    folder.delete(name for name in folder.files(STATE) if not name.startswith(needed))
+    names = [name for name in folder.files(STATE) if not name.startswith(needed)]
+    folder.delete(names)
+    for generation in {name.split("/")[2] for name in names if name.startswith(f"{STATE}dropped/")}:
+        folder.delete_folder(f"{STATE}dropped/{generation}")
 
 
 def save_memory(folder: StageFolder, generation: int, memory: Memory, ids: Group) -> None:

@@ -16,6 +16,7 @@ from test_sharded_prepare import SURE, config_for, found_histories, logs, write_
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.data import growth
 from sracl_dist.data.sequences import load_sequences
+from sracl_dist.errors import StorageError
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 TEXTS = "item_id,title\n" + "".join(f"{item},Title {item}\n" for item in "abcdex") + "a,again\nnobody,x\n"
@@ -222,6 +223,68 @@ def test_a_killed_addition_is_done_again(tmp_path, num_files):
     whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
     assert described(run) == described(whole_run)
     same_facts(grown, whole)
+
+
+@pytest.mark.parametrize("others", [[], [("u1", "i2", "900"), ("u2", "i3", "901"), ("late", "i1", "902")] * 2])
+@pytest.mark.parametrize("at", ["write_rejects", "save_state"])
+def test_files_of_an_interrupted_addition_that_are_withdrawn_leave_nothing(tmp_path, monkeypatch, at, others):
+    rng = np.random.default_rng(6)
+    rows = [(f"u{user}", f"i{item}", str(n)) for n, (user, item) in enumerate(rng.integers(0, 30, (700, 2)).tolist())]
+    withdrawn = [(f"new{n % 3}", f"fresh{n % 4}", str(n)) for n in range(40)] + rows[:60]
+    names = write_files(tmp_path, [rows, withdrawn, others or rows[:1]])
+    wanted = [names[0], *names[2:]] if others else names[:1]
+    texts = tmp_path / "items.csv"
+    texts.write_text("item_id,title\n" + "".join(f"i{item},Title {item}\n" for item in range(30)))
+    data = {"item_texts": [str(texts)], "item_columns": COLUMNS}
+    run_prepare(config_for(tmp_path / "run", names[:1], **data))
+    with monkeypatch.context() as patch:
+        patch.setattr(growth, at, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_prepare(config_for(tmp_path / "run", names[:2], **data))
+    added = grows(monkeypatch)
+    run, grown = run_prepare(config_for(tmp_path / "run", wanted, **data))
+    assert len(added) == bool(others)
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", wanted, **data))
+    assert described(run) == described(whole_run)
+    same_facts(grown, whole)
+
+
+def test_a_file_with_the_name_of_an_old_one_is_added_and_both_are_told_apart(tmp_path, monkeypatch):
+    names = []
+    for day, rows in enumerate([[*SURE, ("u", "", "1")], [*SURE[:3], ("", "a", "2")], [("v", "a", "never")]]):
+        (tmp_path / f"day={day}").mkdir()
+        (written,) = write_files(tmp_path / f"day={day}", [rows])
+        names.append(written)
+    added = grows(monkeypatch)
+    for number in (1, 2, 3):
+        run, _ = run_prepare(config_for(tmp_path / "run", names[:number]))
+    assert len(added) == 2
+    rejects = run.stage("prepare").read_table("rejects.parquet").to_pylist()
+    assert {(row["source"], row["reason"]) for row in rejects} == {
+        (names[0], "empty item id"),
+        (names[1], "empty user id"),
+        (names[1], "duplicate of an earlier row"),
+        (names[2], "time is neither a number nor an ISO date-time"),
+    }
+    whole_run, _ = run_prepare(config_for(tmp_path / "whole", names))
+    assert described(run) == described(whole_run)
+
+
+def test_no_folder_of_earlier_work_is_left(tmp_path):
+    names = write_files(tmp_path, [SURE, SURE[:5]])
+    for number in (1, 2):
+        run_prepare(config_for(tmp_path / "run", names[:number]))
+        folders = [path for path in (tmp_path / "run" / "prepare").rglob("*") if path.is_dir()]
+        assert all(any(path.iterdir()) for path in folders)
+        assert not (tmp_path / "run" / "prepare" / "work").exists()
+
+
+def test_a_state_of_another_form_is_one_sentence(tmp_path):
+    names = write_files(tmp_path, [SURE])
+    run, _ = run_prepare(config_for(tmp_path / "run", names))
+    run.stage("prepare").write_json("state/log.json", {"generation": 0})
+    with pytest.raises(StorageError, match=r"state/log.json is damaged; delete it and run the stage prepare again\."):
+        run_prepare(config_for(tmp_path / "run", names))
 
 
 def test_nothing_new_after_an_addition_whose_manifest_is_lost(tmp_path, monkeypatch):
