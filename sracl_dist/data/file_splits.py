@@ -76,11 +76,13 @@ def plan_splits(paths: Sequence[Path], sources: Sequence[str], max_rows: int) ->
     """
     splits: list[FileSplit] = []
     waiting: list[Piece] = []
+    num_waiting = 0
     for piece in _all_pieces(paths, sources, max_rows):
-        if waiting and sum(each.num_rows for each in waiting) + piece.num_rows > max_rows:
+        if waiting and num_waiting + piece.num_rows > max_rows:
             splits.append(FileSplit(index=len(splits), pieces=tuple(waiting)))
-            waiting = []
+            waiting, num_waiting = [], 0
         waiting.append(piece)
+        num_waiting += piece.num_rows
     return [*splits, *([FileSplit(index=len(splits), pieces=tuple(waiting))] if waiting else [])]
 
 
