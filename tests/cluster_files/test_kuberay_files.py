@@ -84,6 +84,11 @@ def test_the_cluster_starts_from_zero_with_one_image_and_this_ray() -> None:
         for name, group in groups.items()
     }
     assert gpus == {"cpu": None, "llm": "4", "train": "1"}
+    tolerated = {
+        name: any(one["key"] == "nvidia.com/gpu" for one in group["template"]["spec"]["tolerations"])
+        for name, group in groups.items()
+    }
+    assert tolerated == {"cpu": False, "llm": True, "train": True}, "work without a GPU must keep off GPU nodes"
     pods = [spec["headGroupSpec"]["template"]["spec"], *(group["template"]["spec"] for group in groups.values())]
     assert len({pod["containers"][0]["image"] for pod in pods}) == 1
     assert all(pod["securityContext"]["runAsNonRoot"] for pod in pods)

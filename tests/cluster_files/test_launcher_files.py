@@ -52,6 +52,16 @@ def test_the_dashboard_is_on_loopback(cloud: str) -> None:
     assert "0.0.0.0" not in (CLUSTER / f"{cloud}.yaml").read_text()
 
 
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_container_sees_the_gpus_of_its_node(cloud: str) -> None:
+    assert "--env NVIDIA_VISIBLE_DEVICES=all" in load(cloud)["docker"]["run_options"]
+
+
+def test_every_node_of_aws_has_the_image_with_a_driver_for_this_cuda() -> None:
+    images = {node["node_config"].get("ImageId") for node in load("aws")["available_node_types"].values()}
+    assert images == {"AMI"}, "Ray's own choice has a driver that is too old"
+
+
 def docker_lines() -> list[str]:
     text = (CLUSTER / "Dockerfile").read_text().replace("\\\n", " ")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
