@@ -4,7 +4,6 @@ import contextlib
 import contextvars
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -15,27 +14,18 @@ from sracl_dist.observe import Progress, duration, say
 
 POLL_S = 1.0
 
-
-@dataclass
-class _Waiting:
-    wait_s: float = 0.0
-    has_asked: bool = False
-    """Whether nodes were asked for, which would stay until this is taken back."""
-
-
-_waiting: contextvars.ContextVar[_Waiting] = contextvars.ContextVar("waiting", default=_Waiting())  # noqa: B039
+_wait_s: contextvars.ContextVar[float] = contextvars.ContextVar("wait_s", default=0.0)
 
 
 @contextlib.contextmanager
 def waiting_for_nodes(wait_s: float) -> Iterator[None]:
     """Within the block `require_room` waits so long for nodes, which behind it may end again."""
-    waiting = _Waiting(wait_s)
-    before = _waiting.set(waiting)
+    before = _wait_s.set(wait_s)
     try:
         yield
     finally:
-        _waiting.reset(before)
-        if waiting.has_asked:
+        _wait_s.reset(before)
+        if wait_s:  # also where it was a job killed before this one that asked: its nodes would stay for ever
             with contextlib.suppress(RayError, RuntimeError, OSError):  # a cluster that is gone has no nodes to end
                 request_resources(bundles=[])
 
@@ -49,7 +39,7 @@ def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The n
         SetupError: the cluster's nodes cannot hold the workers.
     """
     wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-    wait_s = _waiting.get().wait_s
+    wait_s = _wait_s.get()
     if num_workers > _room(wanted) and wait_s:
         _wait(num_workers, wanted, wait_s)
     if num_workers > (room := _room(wanted)):
@@ -62,11 +52,10 @@ def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The n
 
 def _wait(num_workers: int, wanted: dict[str, float], wait_s: float) -> None:
     say(f"cluster: asking for nodes with room for {num_workers} workers with {_in_words(wanted)} each")
-    request_resources(bundles=[wanted] * num_workers)
-    _waiting.get().has_asked = True
     deadline = time.monotonic() + wait_s
     progress = Progress("cluster: room for", num_workers, "workers")
     while (room := _room(wanted)) < num_workers and time.monotonic() < deadline:
+        request_resources(bundles=[wanted] * num_workers)  # again and again, as another job's end takes it back
         progress.update(room - progress.done, nodes=len(_nodes()))
         time.sleep(POLL_S)
     progress.update(min(room, num_workers) - progress.done, nodes=len(_nodes()))

@@ -43,11 +43,32 @@ def autoscaler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Autoscaler]:
 def test_nodes_are_asked_for_waited_for_and_given_back(autoscaler: Autoscaler, capsys: Any) -> None:
     with waiting_for_nodes(60):
         require_room(4, 1, 1)
-        assert autoscaler.asked == [[{"CPU": 1, "GPU": 1}] * 4]
+        num_asked = len(autoscaler.asked)
+        assert autoscaler.asked == [[{"CPU": 1, "GPU": 1}] * 4] * num_asked
         require_room(3, 1, 1)
-        assert len(autoscaler.asked) == 1, "they are there"
-    assert autoscaler.asked[1:] == [[]]
+        assert len(autoscaler.asked) == num_asked, "they are there"
+    assert autoscaler.asked[num_asked:] == [[]]
     assert "asking for nodes with room for 4 workers with 1 CPU and 1 GPU each" in capsys.readouterr().err
+
+
+def test_what_another_job_takes_back_is_asked_for_again(
+    autoscaler: Autoscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget_the_first(bundles: list[dict[str, float]]) -> None:
+        autoscaler.request(bundles)
+        autoscaler.most = 0 if len(autoscaler.asked) == 1 else 5
+
+    monkeypatch.setattr(room, "request_resources", forget_the_first)
+    with waiting_for_nodes(60):
+        require_room(4, 1, 1)
+    assert autoscaler.num_nodes >= 4
+
+
+def test_nodes_that_a_killed_job_asked_for_are_given_back_by_the_next(autoscaler: Autoscaler) -> None:
+    autoscaler.num_nodes = 5
+    with waiting_for_nodes(60):
+        require_room(5, 1, 1)
+    assert autoscaler.asked == [[]]
 
 
 def test_what_the_autoscaler_cannot_start_is_refused_after_the_wait(autoscaler: Autoscaler) -> None:
