@@ -20,6 +20,7 @@ S3_REQUEST_TIMEOUT_S = 30.0
 """The server may be silent for so long."""
 S3_OPTIONS = ("endpoint_override", "region", "scheme")
 """What the query of an s3:// URI may set."""
+HIDDEN = "***"
 _OBJECT_STORES = {"s3": "s3://", "gcs": "gs://", "abfs": "abfs://"}
 _TROUBLES = (
     ("No space left", "the disk is full: make room, or set {key} to another place; what is finished is kept"),
@@ -113,8 +114,13 @@ def shown_path(filesystem: fs.FileSystem, path: str) -> str:
 
 
 def shown_location(location: str) -> str:
-    """A folder or URI without the key and secret that a URI may carry."""
-    return re.sub(r"://.*@", "://***@", location)
+    """A folder or URI without the key and secret that a URI may carry, before its host or in its query."""
+    hidden = re.sub(r"://.*@", f"://{HIDDEN}@", location)
+    place, mark, query = hidden.partition("?")
+    if not mark or "://" not in place:
+        return hidden
+    options = [option.partition("=")[0::2] for option in query.split("&")]
+    return f"{place}?{'&'.join(f'{name}={value if name in S3_OPTIONS else HIDDEN}' for name, value in options)}"
 
 
 def location_below(location: str, name: str) -> str:

@@ -202,3 +202,12 @@ def test_a_folder_below_keeps_the_query_at_the_end(tmp_path: Path) -> None:
 
 def test_secrets_in_a_location_are_not_shown() -> None:
     assert shown_location("gs://KEY:SE@CRET@bucket/tables") == "gs://***@bucket/tables"
+    shown = shown_location("s3://bucket/tables?access_key=KEY&secret_key=SE=CRET&region=eu-west-1")
+    assert shown == "s3://bucket/tables?access_key=***&secret_key=***&region=eu-west-1"
+    assert shown_location("data/events-?.csv?a=b") == "data/events-?.csv?a=b"
+
+
+def test_a_secret_in_the_query_is_refused_and_not_shown() -> None:
+    with pytest.raises(StorageError, match="no option secret_key") as caught:
+        open_location("s3://bucket/tables?secret_key=SECRET", "run.dir")
+    assert "SECRET" not in str(caught.value)
