@@ -11,6 +11,7 @@ from sracl_dist.artifacts import StageFolder, shown_location
 from sracl_dist.config import Config, flatten, nested, with_values
 from sracl_dist.config.schema import all_keys
 from sracl_dist.stages import STAGES
+from sracl_dist.storage import location_below
 from sracl_dist.tune.records import FOLDER, TABLE, TRIALS, Records, Trial
 from sracl_dist.tune.space import Space
 
@@ -42,7 +43,7 @@ def runnable(config: Config, trial: Trial, name: str = "") -> str:
         if not key.startswith(SECTION) and (key in kept or value != defaults[key])
     }
     own = name or f"{TRIALS}/{trial.id}/run"
-    values["run.dir"] = _place(f"{config.run.dir.rstrip('/')}/{FOLDER}/{own}")
+    values["run.dir"] = _place(location_below(config.run.dir, f"{FOLDER}/{own}"))
     values["run.tables"] = _place(config.run.tables or config.run.dir)
     return yaml.safe_dump(nested(values), sort_keys=False, allow_unicode=True, width=110)
 

@@ -70,6 +70,12 @@ def test_a_trial_as_a_file_is_the_configuration_that_was_trained(
     assert loaded.tune.space == {}
 
 
+def test_the_query_of_a_bucket_stays_at_the_end(search: tuple[Config, RunFolder]) -> None:
+    config, _ = search
+    config.run.dir = "s3://bucket/run?region=eu-west-1"
+    assert "s3://bucket/run/tune/trials/0003/run?region=eu-west-1\n" in runnable(config, make_trials()[3])
+
+
 def test_a_secret_in_a_location_is_not_written_down(search: tuple[Config, RunFolder]) -> None:
     config, _ = search
     config.run.tables = "s3://key:hush-hush@bucket/tables"
