@@ -55,7 +55,7 @@ def recommend(config: Config, run: RunFolder) -> StageResult:
     num_rows = folder.read_shards(f"{RECOMMENDATIONS}/", [USER_ID]).num_rows
     if num_rows != sequences.num_users:
         raise StorageError(
-            f"{folder.path(RECOMMENDATIONS)} has {num_rows:,} rows for {sequences.num_users:,} users; "
+            f"{folder.shown(RECOMMENDATIONS)} has {num_rows:,} rows for {sequences.num_users:,} users; "
             f"delete it and run jobs/recommend.py again."
         )
     return StageResult(
@@ -74,7 +74,7 @@ def make_recommender(run: RunFolder, num_items: int, remove_seen: bool) -> Calla
     for noun, ids, num in (("user", user_ids, sequences.num_users), ("item", item_ids, sequences.num_items)):
         if len(ids) != num:
             raise StorageError(
-                f"{run.stage('prepare').path(f'{noun}s')} lists {len(ids):,} of {num:,} {noun}s; "
+                f"{run.stage('prepare').shown(f'{noun}s')} lists {len(ids):,} of {num:,} {noun}s; "
                 f"run jobs/prepare.py again."
             )
 
