@@ -19,7 +19,7 @@ import torch
 from sracl_dist import observe
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config
-from sracl_dist.errors import StageError, StorageError
+from sracl_dist.errors import StageError
 from sracl_dist.train.curve import write_curve
 from sracl_dist.train.loop import Trainer, fit
 from sracl_dist.train.saving import SaveSchedule
@@ -65,13 +65,8 @@ class LocalCheckpoints:
         with tempfile.TemporaryDirectory(prefix="sracl-") as directory:
             for name in self._folder.files(self._kept["last"]):
                 Path(directory, Path(name).name).write_bytes(self._folder.read_bytes(name))
-            try:
-                return trainer.load(Path(directory))
-            except StorageError as error:
-                raise StorageError(
-                    f"Training cannot go on from {self._folder.path(self._kept['last'])}: {error} Put its files back "
-                    f"as they were, or delete {self._folder.path(LOCAL)} to train anew."
-                ) from None
+            place, anew = self._folder.path(self._kept["last"]), f"delete {self._folder.path(LOCAL)} to train anew"
+            return trainer.load(Path(directory), place=place, anew=anew)
 
     def read_best(self, name: str) -> bytes:
         """A file of the best epoch's checkpoint."""

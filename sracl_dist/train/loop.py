@@ -76,9 +76,9 @@ class Trainer:
         self.optimiser.settle()
         save_checkpoint(folder, self.model, self.optimiser, progress, self.source)
 
-    def load(self, folder: Path) -> Progress:
+    def load(self, folder: Path, *, place: str, anew: str) -> Progress:
         """Go on from a checkpoint; see `load_checkpoint`."""
-        return load_checkpoint(folder, self.model, self.optimiser, self.source)
+        return load_checkpoint(folder, self.model, self.optimiser, self.source, place=place, anew=anew)
 
 
 def make_trainer(config: Config, sequences: Sequences, tables: SemanticTables, worker: Worker) -> Trainer:

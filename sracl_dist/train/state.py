@@ -26,7 +26,7 @@ from torch import Tensor
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, flatten
 from sracl_dist.config.sections import ModelConfig
-from sracl_dist.errors import StorageError
+from sracl_dist.errors import StorageError, first_line
 from sracl_dist.model.encoders import SequenceEncoder, inference_encoder
 from sracl_dist.model.sracl import Recommender
 from sracl_dist.stages import STAGES
@@ -92,21 +92,38 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, model: Recommender, optimiser: torch.optim.Optimizer, source: dict[str, Any]
+    folder: Path,
+    model: Recommender,
+    optimiser: torch.optim.Optimizer,
+    source: dict[str, Any],
+    *,
+    place: str,
+    anew: str,
 ) -> Progress:
     """Restore model and optimiser from `folder`.
+
+    Args:
+        folder: its files, which may be copies.
+        model: takes its weights and memory.
+        optimiser: takes its moments.
+        source: what it must have been made from.
+        place: where it is kept, for messages.
+        anew: what makes the training begin anew, for messages: delete this and run that.
 
     Raises:
         StorageError: the checkpoint is damaged, or was made from other settings or another catalogue.
     """
-    description = read_description(folder)
-    _require_same(folder, description["made_from"], source)
+    try:
+        description = _description(folder)
+    except (OSError, ValueError) as error:
+        raise _damaged(place, error, anew) from None
+    _require_same(place, anew, description["made_from"], source)
     try:
         tensors = {**load_file(folder / WEIGHTS), **load_file(folder / MEMORY)}
         model.load_state_dict(tensors)
         _restore_optimiser(model, optimiser, load_file(folder / OPTIMISER))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise _damaged(folder, error) from None
+        raise _damaged(place, error, anew) from None
     return progress_of(description)
 
 
@@ -117,9 +134,13 @@ def read_description(folder: Path) -> dict[str, Any]:
         StorageError: it cannot be read.
     """
     try:
-        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        return _description(folder)
     except (OSError, ValueError) as error:
-        raise _damaged(folder, error) from None
+        raise _damaged(str(folder), error) from None
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     return description
 
 
@@ -181,18 +202,19 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def _require_same(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _require_same(place: str, anew: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     keys = sorted(saved.keys() | wanted.keys())
     differences = [
         f"{key} was {saved.get(key)!r} and is {wanted.get(key)!r}" for key in keys if saved.get(key) != wanted.get(key)
     ]
     if differences:
         raise StorageError(
-            f"The checkpoint {folder} belongs to other work ({'; '.join(differences)}); "
-            f"restore these settings, or delete it to train anew."
+            f"The checkpoint {place} belongs to other work ({'; '.join(differences)}); restore these settings, or "
+            f"{anew}."
         )
 
 
-def _damaged(folder: Path | str, error: Exception) -> StorageError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return StorageError(f"The checkpoint {folder} is damaged ({reason}); delete it and run jobs/train.py again.")
+def _damaged(place: str, error: Exception, anew: str = "delete it and run jobs/train.py again") -> StorageError:
+    return StorageError(
+        f"The checkpoint {place} is damaged ({first_line(error)}); put its files back as they were, or {anew}."
+    )

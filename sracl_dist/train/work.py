@@ -17,7 +17,6 @@ from ray.train.v2._internal.execution.callback import WorkerCallback
 
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config
-from sracl_dist.errors import StorageError
 from sracl_dist.train.curve import write_curve
 from sracl_dist.train.display import Reporter
 from sracl_dist.train.loop import Trainer, fit
@@ -87,14 +86,9 @@ def _restore(trainer: Trainer, folder: StageFolder) -> Progress:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return Progress()
-    try:
-        with checkpoint.as_directory() as directory:
-            return trainer.load(Path(directory) / CHECKPOINT_FOLDER)
-    except StorageError as error:
-        raise StorageError(
-            f"Training cannot go on from {checkpoint.path}: {error} Its files are all below "
-            f"{folder.path(CHECKPOINTS)}; put them back as they were, or delete that folder to train anew."
-        ) from None
+    anew = f"delete {folder.path(CHECKPOINTS)} to train anew"
+    with checkpoint.as_directory() as directory:
+        return trainer.load(Path(directory) / CHECKPOINT_FOLDER, place=checkpoint.path, anew=anew)
 
 
 def _report(trainer: Trainer, progress: Progress) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import load_sequences
-from sracl_dist.model.tables import SemanticTables
-from sracl_dist.train.loop import Trainer, fit, is_finished, make_trainer
+from sracl_dist.train.loop import Trainer, fit, is_finished
+from sracl_dist.train.start import start_trainer
 from sracl_dist.train.state import DESCRIPTION, ENCODER, WEIGHTS, Progress
 from sracl_dist.train.worker import Worker
 from sracl_dist.tune.records import BEST, CURVE, FOLDER, place_of
@@ -25,7 +24,16 @@ Report = Callable[[Progress, bool], None]
 """Told of an epoch, and whether it was the last one; it may not return, where the trial is stopped."""
 
 
-def train_trial(config: Config, run: RunFolder, number: int, worker: Worker, num_told: int, report: Report) -> None:
+def train_trial(
+    config: Config,
+    run: RunFolder,
+    number: int,
+    worker: Worker,
+    num_told: int,
+    report: Report,
+    *,
+    workers_here: int = 1,
+) -> None:
     """Train, or go on from the last checkpoint; every worker of the trial calls it.
 
     Args:
@@ -35,13 +43,13 @@ def train_trial(config: Config, run: RunFolder, number: int, worker: Worker, num
         worker: place among the processes of the trial.
         num_told: epochs that the listener knows already; it is told again of those behind them, without training.
         report: called on the first worker only.
+        workers_here: how many workers of the trial share this machine's memory.
 
     Raises:
-        StageError: the loss is not a number.
+        StageError: the loss is not a number, or the memory cannot suffice.
         StorageError: a table or a checkpoint is damaged.
     """
-    sequences = load_sequences(run)
-    trainer = make_trainer(config, sequences, SemanticTables(run=run, sequences=sequences), worker)
+    trainer = start_trainer(config, run, worker, workers_here)
     checkpoints = Checkpoints(run.stage(FOLDER), number)
     progress = checkpoints.load(trainer)
     if worker.is_first:
@@ -93,7 +101,9 @@ class Checkpoints:
         with tempfile.TemporaryDirectory(prefix="sracl-") as scratch:
             for name in self._folder.files(self._place + latest):
                 (Path(scratch) / Path(name).name).write_bytes(self._folder.read_bytes(name))
-            return trainer.load(Path(scratch))
+            place = self._folder.path(self._place + latest)
+            anew = f"delete {self._folder.path(self._place)} to have another trial in its place"
+            return trainer.load(Path(scratch), place=place, anew=anew)
 
     def _epoch(self, slot: str) -> int:
         description: Any = self._folder.read_json(f"{self._place}{slot}{DESCRIPTION}")

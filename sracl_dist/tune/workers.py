@@ -13,12 +13,17 @@ import ray
 import ray.util
 import torch
 import torch.distributed
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
-from sracl_dist.train.worker import Worker, prepare_process
+from sracl_dist.errors import SraclError
+from sracl_dist.train.worker import Worker
 from sracl_dist.tune.trial import Report, train_trial
+
+PEER_ENDS_S = 5.0
+"""How long the first worker waits, once a peer is gone, to hear why."""
 
 
 def train_with_peers(
@@ -27,9 +32,14 @@ def train_with_peers(
     """Train a trial as the first of its workers; arguments and errors are those of `train_trial`."""
     address = _free_address()
     with _peers(config, use_gpu) as peers:
-        for rank, peer in enumerate(peers, start=1):
-            peer.work.remote(config, run, number, rank, address, use_gpu)
-        _work(config, run, number, 0, address, use_gpu, num_told, report)
+        works = [
+            peer.work.remote(config, run, number, rank, address, use_gpu) for rank, peer in enumerate(peers, start=1)
+        ]
+        try:
+            _work(config, run, number, 0, address, use_gpu, num_told, report)
+        except RuntimeError as error:
+            # What torch.distributed says when a peer is gone hides why it went.
+            raise _sentence_of(works) or error from None
 
 
 class _Peer:
@@ -72,15 +82,34 @@ def _work(
 ) -> None:
     world_size = config.train.num_workers
     worker = Worker(rank=rank, world_size=world_size, device=torch.device("cuda" if use_gpu else "cpu"))
-    prepare_process(worker.device, config.train.cpus_per_worker)
     if world_size > 1:
         backend = "nccl" if use_gpu else "gloo"
         torch.distributed.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
     try:
-        train_trial(config, run, number, worker, num_told, report)
+        train_trial(config, run, number, worker, num_told, report, workers_here=_workers_here())
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _sentence_of(works: list[Any]) -> SraclError | None:
+    """The sentence for the user with which a peer has ended, if one has."""
+    ended, _ = ray.wait(works, num_returns=len(works), timeout=PEER_ENDS_S) if works else ([], [])
+    for work in ended:
+        try:
+            ray.get(work)
+        except RayTaskError as error:
+            if isinstance(error.cause, SraclError):
+                return error.cause
+        except RayError:
+            continue  # its process died, which may go better in another attempt
+    return None
+
+
+def _workers_here() -> int:
+    """Workers of this trial on this machine."""
+    table = ray.util.placement_group_table(ray.util.get_current_placement_group())
+    return list(table["bundles_to_node_id"].values()).count(ray.get_runtime_context().get_node_id())
 
 
 def _free_address() -> str:

@@ -120,7 +120,7 @@ def test_a_truncated_checkpoint_is_refused_with_what_to_do(run: RunFolder) -> No
     folder = run.stage("train")
     name = folder.read_json("local/kept.json")["last"] + "/optimiser.safetensors"
     folder.write_bytes(name, folder.read_bytes(name)[:100])
-    with pytest.raises(StorageError, match=r"cannot go on from \S+: .* is damaged .* delete \S+/local/ to train anew"):
+    with pytest.raises(StorageError, match=r"checkpoint \S+/local/\S+ is damaged .*delete \S+/local/ to train anew\.$"):
         train(make_config(run.location, *OVERRIDES), run)
 
 

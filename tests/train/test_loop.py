@@ -71,7 +71,7 @@ def test_a_run_killed_at_any_step_ends_like_an_undisturbed_one(
             break
     torch.manual_seed(999)  # a new process starts with another random state
     second = make_trainer(config, sequences, tables, Worker())
-    progress = second.load(tmp_path / "state")
+    progress = second.load(tmp_path / "state", place="it", anew="begin anew")
     assert (progress.epoch * 4 + progress.epoch_step, progress.step) == (num_before, num_before)
     resumed = train(second, progress, stops="objectives.next_item.softmax=sampled" in overrides)
 

@@ -119,7 +119,7 @@ def save_training(worker: Worker, location: str) -> None:
     save_curve(trainer, progress, Path(location) / f"trained-{worker.world_size}-{worker.rank}")
     if worker.world_size > 1:
         trainer = make(worker, location, *OPTIONS)
-        progress = trainer.load(middle)
+        progress = trainer.load(middle, place="it", anew="begin anew")
         assert progress.step == halfway
         for _ in fit(trainer, progress):
             pass

@@ -86,7 +86,7 @@ def test_training_learns_and_goes_on_from_its_checkpoint(
     assert sum(told) == 2 * trainer.batches.num_targets == 2 * make_batches(make_config(), sequences).num_targets
 
     resumed = make_trainer(config, sequences, tables, Worker())
-    (continued,) = fit(resumed, resumed.load(tmp_path / "state"))
+    (continued,) = fit(resumed, resumed.load(tmp_path / "state", place="it", anew="begin anew"))
     assert continued.history[1]["loss"] == second
 
 

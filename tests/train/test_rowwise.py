@@ -169,7 +169,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(
     progress = Progress()
     next(fit(first, progress))
     first.save(tmp_path / "state", progress)
-    for _ in fit(second, second.load(tmp_path / "state")):
+    for _ in fit(second, second.load(tmp_path / "state", place="it", anew="begin anew")):
         pass
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
@@ -189,7 +189,7 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_holds_settled_rows(
     expected = trainer.optimiser.current(everything)
     assert not torch.equal(expected, trainer.model.catalogue.embedding.weight)
     trainer.save(tmp_path / "state", Progress())
-    other.load(tmp_path / "state")
+    other.load(tmp_path / "state", place="it", anew="begin anew")
     assert torch.equal(expected, other.model.catalogue.embedding.weight)
     assert torch.equal(expected, other.optimiser.current(everything))
 

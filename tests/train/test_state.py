@@ -33,7 +33,7 @@ def saved(trainer: Trainer, tmp_path: Path) -> Path:
 
 def test_round_trip(trainer: Trainer, saved: Path, config: Config, tables: SemanticTables) -> None:
     other = make_trainer(config, trainer.sequences, tables, Worker())
-    progress = other.load(saved)
+    progress = other.load(saved, place="it", anew="begin anew")
     assert (progress.epoch, progress.best_epoch, progress.epochs_without_gain) == (1, 1, 0)
     assert progress.step == trainer.batches.num_steps
     assert [line["epoch"] for line in progress.history] == [1]
@@ -65,17 +65,19 @@ def test_other_settings_are_refused(
 ) -> None:
     other = make_trainer(make_config("unused", *overrides), sequences, tables, Worker())
     with pytest.raises(StorageError, match=message):
-        other.load(saved)
+        other.load(saved, place="it", anew="begin anew")
 
 
 def test_another_catalogue_is_refused(trainer: Trainer, saved: Path) -> None:
     trainer.source["number of items"] = 49
     with pytest.raises(StorageError, match="number of items was 48 and is 49"):
-        trainer.load(saved)
+        trainer.load(saved, place="it", anew="begin anew")
 
 
 def test_the_number_of_workers_may_change(saved: Path, sequences: Sequences, tables: SemanticTables) -> None:
-    make_trainer(make_config("unused", "train.num_workers=2"), sequences, tables, Worker()).load(saved)
+    make_trainer(make_config("unused", "train.num_workers=2"), sequences, tables, Worker()).load(
+        saved, place="it", anew="begin anew"
+    )
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, MEMORY, OPTIMISER, DESCRIPTION])
@@ -86,7 +88,7 @@ def test_a_damaged_checkpoint_is_refused(trainer: Trainer, saved: Path, name: st
     if damage == "cut":
         (saved / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(StorageError, match="is damaged"):
-        trainer.load(saved)
+        trainer.load(saved, place="it", anew="begin anew")
 
 
 def test_best_encoder_needs_nothing_but_its_files(

@@ -12,12 +12,13 @@ from tune_run import searchable
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import Cluster
 from sracl_dist.config import Config, load_config
-from sracl_dist.errors import ConfigError, SetupError, StageOrderError
+from sracl_dist.errors import ConfigError, SetupError, StageError, StageOrderError
 from sracl_dist.tune.board import Board
 from sracl_dist.tune.job import _room, tune
 from sracl_dist.tune.launch import BEST_VALUE, EPOCH, _Known, _make_scheduler, count_placement_groups, num_brackets
 from sracl_dist.tune.records import Records, Trial
 from sracl_dist.tune.space import parse_space
+from sracl_dist.tune.workers import _sentence_of
 
 
 @pytest.fixture
@@ -104,3 +105,17 @@ def test_a_placement_group_that_was_left_over_is_counted(ray_cluster: Cluster) -
     assert count_placement_groups(wait_s=0.2) == 1
     ray.util.remove_placement_group(group)
     assert count_placement_groups(wait_s=20) == 0
+
+
+@pytest.mark.ray
+def test_the_sentence_with_which_a_peer_ended_is_found(ray_cluster: Cluster) -> None:
+    @ray.remote(num_cpus=0)
+    def end(error: Exception) -> None:
+        raise error
+
+    told, untold = end.remote(StageError("There is no room; make some.")), end.remote(KeyError("x"))
+    found = _sentence_of([untold, told])
+    assert isinstance(found, StageError)
+    assert str(found) == "There is no room; make some."
+    assert _sentence_of([untold]) is None
+    assert _sentence_of([]) is None

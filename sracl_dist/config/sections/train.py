@@ -57,7 +57,6 @@ class TrainConfig:
     count."""
     checkpoint_every_s: float | None = neutral(600.0)
     """Seconds after which a checkpoint is written within an epoch; null: only at the end of each."""
-
     min_workers: int | None = neutral(None)
     """Start with so many workers where the cluster has no room for train.num_workers, and grow when it has; null: wait
     for all of them."""
