@@ -183,8 +183,8 @@ def broadcast_shards(
 
 
 def _worker_class(cpus: int, gpus: int) -> Any:
-    # Retries without a limit: a lost node's worker cannot be reached for longer than a few of them take, until Ray finds
-    # out that it is dead. What bounds the work on a shard that kills its worker are the restarts.
+    # Retries without a limit: until Ray finds out that a lost node's worker is dead, more of them fail than one would
+    # allow. What bounds the work on a shard that kills its worker are the restarts.
     return ray.remote(_Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=3, max_task_retries=-1)
 
 
