@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 JOBS = Path(__file__).parents[2] / "jobs"
 EPOCHS = 4
 
+TIMES = ("wall_s", "examples_per_second", "data_wait_share")
+"""What differs from one run to the next."""
+
 
 def start(job: str, config: Path, *overrides: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(JOBS.parent)}
@@ -50,7 +53,7 @@ def curve(run: RunFolder, number: int) -> list[dict[str, Any]]:
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: line[key] for key in line if key not in ("wall_s", "examples_per_second")} for line in lines]
+    return [{key: line[key] for key in line if key not in TIMES} for line in lines]
 
 
 def kill_when(process: subprocess.Popen[str], run: RunFolder, is_time: Any) -> None:
