@@ -330,7 +330,7 @@ def test_a_truncated_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> No
             content = run.stage("train").read_bytes(name)
             run.stage("train").write_bytes(name, content[: len(content) // 2])
     with pytest.raises(StorageError, match=r"\S+/checkpoint_\S+ is damaged .*delete \S+/checkpoints to train anew"):
-        train(make_config(run.location, "train.epochs=4"), run)
+        train(make_config(run.location), run)
 
 
 @pytest.mark.slow
