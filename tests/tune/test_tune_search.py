@@ -119,6 +119,7 @@ def test_a_search_that_is_killed_goes_on_without_redoing_anything(tmp_path: Path
     assert [float(row["ndcg@20"]) for row in rows] == [trial.best_value for trial in trials.values()]
 
 
+@pytest.mark.slow
 def test_a_running_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """Killed within its one trial, which ends with the curve of an undisturbed one."""
     overrides = ("train.epochs=30", "train.patience=30", "tune.num_trials=1", "tune.scheduler=none")
@@ -137,6 +138,7 @@ def test_a_running_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert without_times(curves[0]) == without_times(curves[1])
 
 
+@pytest.mark.slow
 def test_trials_of_two_workers_leave_no_placement_group_and_are_reproduced(tmp_path: Path) -> None:
     write_config(tmp_path)
     overrides = ("train.num_workers=2", "tune.num_trials=4", "tune.num_random=4", "tune.reduction_factor=2")
@@ -166,6 +168,7 @@ def test_an_interrupt_ends_in_order_with_the_command_to_go_on(tmp_path: Path) ->
     assert not any(trial.status == "failed" for trial in read(run).values())
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_fails_alone_and_the_time_budget_leaves_the_rest_for_later(tmp_path: Path) -> None:
     space = {"train.learning_rate": {"choice": [1e30, 0.01]}}
     fixed = ("tune.algorithm=grid", "train.max_gradient_norm=null", "tune.max_concurrent=1", "tune.scheduler=none")
