@@ -112,7 +112,11 @@ class Nodes:
 
     def _start(self, options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            ["ray", "start", "--block", "--num-cpus=1", "--object-store-memory=80000000", *options.split()],
+            [
+                *("ray", "start", "--block", "--num-cpus=1", "--object-store-memory=80000000"),
+                f"--dashboard-agent-listen-port={free_port()}",  # jobs come through it, and its default may be taken
+                *options.split(),
+            ],
             env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
