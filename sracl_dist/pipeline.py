@@ -45,6 +45,8 @@ def run_pipeline(
         StageError: a job failed, having said why.
     """
     started = time.monotonic()
+    # By name: where several nodes of Ray share a disk, the folder of a submitted job may be made anew meanwhile.
+    here = os.getcwd()
     times = {}
     names = list(STAGES) if stages is None else list(stages)
     for number, stage in enumerate((STAGES[name] for name in names), start=1):
@@ -54,7 +56,7 @@ def run_pipeline(
             continue
         say(f"{place} {stage.name}: {stage.purpose}")
         stage_started = time.monotonic()
-        _run_job(jobs / f"{stage.name}.py", arguments, label)
+        _run_job(jobs / f"{stage.name}.py", arguments, here, label)
         times[stage.name] = time.monotonic() - stage_started
     total = duration(time.monotonic() - started)
     split = ", ".join(f"{name} {duration(seconds)}" for name, seconds in times.items())
@@ -63,10 +65,11 @@ def run_pipeline(
         say(f"{label}pipeline: the report is {run.stage('report').shown('report.html')}")
 
 
-def _run_job(job: Path, arguments: Sequence[str], label: str) -> None:
+def _run_job(job: Path, arguments: Sequence[str], folder: str, label: str) -> None:
     parent = os.getpid()
     with subprocess.Popen(
         [sys.executable, str(job), *arguments],
+        cwd=folder,
         preexec_fn=lambda: die_with(parent),
         stderr=subprocess.PIPE if label else None,
         text=True,
