@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import ray
 import ray.data
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.exceptions import RayActorError, RayError
@@ -17,6 +18,7 @@ from sracl_dist.cluster import Cluster
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError, StageError
+from sracl_dist.precision import cpu_multiplies_bfloat16
 from sracl_dist.profiles.answers import ANSWERS, EngineDied
 from sracl_dist.profiles.attempts import sampling_of
 from sracl_dist.profiles.prompts import Prompt
@@ -133,7 +135,9 @@ def _is_death(cause: BaseException) -> bool:
 
 def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vLLMEngineProcessorConfig:
     settings: dict[str, Any] = {}
+    dtype = config.dtype
     if not cluster.num_gpus:
+        dtype = ray.get(_cpu_dtype.remote()) if dtype == "auto" else dtype
         cpus = config.cpus_per_replica or cluster.cpus_for_each(config.num_replicas)
         alone = config.num_replicas == 1 and cluster.is_local
         # The processor needs an explicit bundle to ask for no GPU.
@@ -141,7 +145,7 @@ def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vL
         settings["runtime_env"] = {"env_vars": cpu_environment(config, cpus, alone=alone)}
     return vLLMEngineProcessorConfig(
         model_source=model,
-        engine_kwargs=engine_settings(config, cluster.num_gpus),
+        engine_kwargs=engine_settings(config, cluster.num_gpus, dtype),
         concurrency=(config.num_replicas, config.num_replicas),
         batch_size=config.batch_rows,
         max_concurrent_batches=max(2, math.ceil(1.5 * config.max_running_prompts / config.batch_rows)),
@@ -159,10 +163,21 @@ def _reserved_cpus(cpus: int) -> float:
     return cpus - 1 if cpus > 1 else 0.5
 
 
-def engine_settings(config: ProfileConfig, num_gpus: int) -> dict[str, Any]:
+@ray.remote(num_cpus=SMALL_TASK_CPUS)
+def _cpu_dtype() -> str:
+    """What `auto` is on the nodes of a cluster, the first of which answers for all."""
+    return cpu_dtype()
+
+
+def cpu_dtype() -> str:
+    """What `auto` is on this machine's processor."""
+    return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
+
+
+def engine_settings(config: ProfileConfig, num_gpus: int, dtype: str) -> dict[str, Any]:
     """Arguments of the engine itself."""
     engine: dict[str, Any] = {
-        "dtype": config.dtype,
+        "dtype": dtype,
         "max_model_len": config.max_prompt_tokens + config.max_output_tokens,
         "max_num_seqs": config.max_running_prompts,
         "enable_prefix_caching": True,

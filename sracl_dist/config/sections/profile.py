@@ -49,8 +49,9 @@ class ProfileConfig:
     """The stage ends when no answer arrives for so long, the start of the engine included."""
     stop: list[str] = field(default_factory=list)
     """An answer ends behind the first of these texts, for example [". "] for one sentence; empty: the model ends it."""
-    dtype: str = "bfloat16"
-    """Number format of the weights: bfloat16, float16 or float32."""
+    dtype: str = "auto"
+    """Number format of the weights: bfloat16, float16, float32, or auto: on a GPU the model's own where the GPU has it,
+    on a CPU bfloat16, or float32 where that is a hundred times as fast."""
     num_replicas: int = neutral(1)
     """Engines that run side by side."""
     gpus_per_replica: int = neutral(1)
@@ -95,7 +96,7 @@ class ProfileConfig:
             patient = stall_s > longest_s
             require(patient, "profile.stall_timeout_s", stall_s, f"use more than the endpoint's waits of {longest_s:g}")
         require(0 <= self.max_failed_share <= 1, "profile.max_failed_share", self.max_failed_share, "use 0 to 1")
-        formats = ("bfloat16", "float16", "float32")
+        formats = ("auto", "bfloat16", "float16", "float32")
         require(self.dtype in formats, "profile.dtype", self.dtype, f"use one of {', '.join(formats)}")
         if self.engine == "endpoint":
             url, model = self.endpoint.url, self.model

@@ -15,6 +15,7 @@ from sracl_dist.model.sampled_softmax import sampled_softmax_loss
 from sracl_dist.model.sampling import ItemSampler, Sample
 from sracl_dist.model.softmax import LaterTargets, Repeats, full_softmax_loss
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.precision import products_dtype
 
 
 class NextItem(Objective):
@@ -23,7 +24,7 @@ class NextItem(Objective):
     def __init__(self, config: Config, tables: SemanticTables) -> None:
         super().__init__()
         self.settings = config.objectives.next_item
-        self.dtype = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
+        self.precision = config.train.precision
         self.sampler: ItemSampler | None = None
         if self.settings.softmax == "sampled":
             self.sampler = ItemSampler(
@@ -51,15 +52,16 @@ class NextItem(Objective):
         """See `Objective.forward`; the mean is over all trained targets."""
         trained_M = torch.nonzero(batch.targets_T != PAD).squeeze(1)
         states_MD, targets_M = encoded.states_TD[trained_M], batch.targets_T[trained_M]
+        dtype = products_dtype(self.precision, states_MD.device)
         if self.sampler is not None:
             sample: Sample = views.notes
             of = encoded.table.of
-            loss = sampled_softmax_loss(states_MD, of(targets_M), targets_M, of(sample.items_S), sample, self.dtype)
+            loss = sampled_softmax_loss(states_MD, of(targets_M), targets_M, of(sample.items_S), sample, dtype)
         else:
             candidates_CD, places_M = encoded.catalogue.candidates(encoded.table, targets_M)
             repeats = self._repeats(batch, trained_M, encoded)
             later = self._later(batch, trained_M, encoded)
-            loss = full_softmax_loss(states_MD, candidates_CD, places_M, repeats, later, self.dtype)
+            loss = full_softmax_loss(states_MD, candidates_CD, places_M, repeats, later, dtype)
         return loss / max(1, batch.num_targets)
 
     def _later(self, batch: Batch, trained_M: Tensor, encoded: Encoded) -> LaterTargets | None:

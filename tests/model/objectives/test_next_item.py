@@ -4,6 +4,7 @@ import torch
 from synthetic import NUM_ITEMS, enlarge, from_histories, make_config, make_sequences, tables_of, write_run
 from torch import Tensor
 
+from sracl_dist import precision
 from sracl_dist.columns import PAD
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.sampling import ItemSampler, Sample
@@ -107,7 +108,8 @@ def test_items_without_training_are_no_candidates_where_their_text_speaks_for_th
         assert_same_gradients(model, model(batch)["total"], plain_loss(model, batch, candidates=candidates))
 
 
-def test_bfloat16_is_near(tables: SemanticTables, batch: Batch) -> None:
+def test_bfloat16_is_near(tables: SemanticTables, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: True)
     model = make_model(tables)
     near = make_model(tables, "train.precision=bfloat16")
     near.load_state_dict(model.state_dict())
