@@ -16,7 +16,7 @@ from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS,
 from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.observe import Progress, say
-from sracl_dist.profiles.answers import ANSWERS, EngineDied
+from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE, EngineDied
 from sracl_dist.profiles.attempts import Failure, next_attempt, was_cut_to_nothing
 from sracl_dist.profiles.language_model import end_token_ids
 from sracl_dist.profiles.prompt_table import PromptTable
@@ -28,6 +28,8 @@ from sracl_dist.profiles.watchdog import watched
 
 MAX_SUSPECTS = 512
 """Prompts asked apart after an engine died; engines take prompts in order and hold no more than about so many."""
+FIRST = (1, 0)
+"""Number of the attempt and of earlier failures of a prompt that has not been asked before."""
 MAX_DEATHS_IN_A_ROW = 24
 """Twice what it takes to find one prompt among the suspects; an engine that dies more often answers nothing at all."""
 
@@ -144,8 +146,9 @@ class _Intake:
 
     def take(self, answers: pa.Table) -> None:
         """Handle the columns of `ANSWERS` that have just arrived."""
-        attempts = [self._attempts.get(hash_, 1) for hash_ in answers[PROMPT_HASH].to_pylist()]
-        self._pending.append(answers.append_column(STORED.field(ATTEMPT), pa.array(attempts, pa.int32())))
+        attempts = [self._attempts.get(hash_, FIRST) for hash_ in answers[PROMPT_HASH].to_pylist()]
+        numbers = pa.array([attempt for attempt, _ in attempts], pa.int32())
+        self._pending.append(answers.append_column(STORED.field(ATTEMPT), numbers))
         self._judge(answers, attempts)
         self.num_taken += answers.num_rows
         num_tokens = sum(filter(None, answers[NUM_OUTPUT_TOKENS].to_pylist()))
@@ -182,12 +185,14 @@ class _Intake:
         self._commit()
         self._progress.close()
 
-    def _judge(self, answers: pa.Table, attempts: list[int]) -> None:
+    def _judge(self, answers: pa.Table, attempts: list[tuple[int, int]]) -> None:
         columns = [answers[name].to_pylist() for name in (PROMPT_HASH, TEXT, FINISH_REASON, ERROR)]
-        for hash_, text, reason, error, attempt in zip(*columns, attempts, strict=True):
+        for hash_, text, reason, error, (attempt, num_failures) in zip(*columns, attempts, strict=True):
             if error or failure_of(text, self._off_format):
                 self.failures[hash_] = Failure(
-                    num_attempts=attempt, num_failures=attempt, was_cut=was_cut_to_nothing(text, reason)
+                    num_attempts=attempt,
+                    num_failures=num_failures + (reason != UNAVAILABLE),
+                    was_cut=was_cut_to_nothing(text, reason),
                 )
 
     def _commit(self) -> None:

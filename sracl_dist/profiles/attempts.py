@@ -40,7 +40,9 @@ def next_attempt(prompt: Prompt, failure: Failure | None) -> Prompt:
     """The prompt as it is to be asked now."""
     if failure is None:
         return prompt
-    return replace(prompt, attempt=failure.num_attempts + 1, wants_room=failure.was_cut)
+    return replace(
+        prompt, attempt=failure.num_attempts + 1, num_failures=failure.num_failures, wants_room=failure.was_cut
+    )
 
 
 def sampling_of(prompt: Prompt, config: ProfileConfig) -> Sampling:

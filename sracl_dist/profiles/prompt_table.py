@@ -92,6 +92,7 @@ class PromptTable(Sequence[Prompt]):
                     ("messages", pa.string()),
                     ("num_estimated_tokens", pa.int32()),
                     ("attempt", pa.int32()),
+                    ("num_failures", pa.int32()),
                     ("wants_room", pa.bool_()),
                 ]
             )
@@ -111,6 +112,7 @@ class PromptTable(Sequence[Prompt]):
             json.dumps(prompt.messages),
             prompt.num_estimated_tokens,
             prompt.attempt,
+            prompt.num_failures,
             prompt.wants_room,
         )
 
@@ -134,16 +136,17 @@ class PromptTable(Sequence[Prompt]):
             part.append(self._prompt(place))
         return part
 
-    def later_attempts(self) -> dict[str, int]:
-        """Number of the attempt by hash, of the prompts that have been asked before."""
-        attempts: dict[str, int] = {}
+    def later_attempts(self) -> dict[str, tuple[int, int]]:
+        """Number of the attempt and of earlier failures by hash, of the prompts that have been asked before."""
+        attempts: dict[str, tuple[int, int]] = {}
         for batch in self._rows.batches():
-            later = batch.select(["prompt_hash", "attempt"]).filter(pc.greater(batch["attempt"], 1))
-            attempts.update(zip(later["prompt_hash"].to_pylist(), later["attempt"].to_pylist(), strict=True))
+            later = batch.filter(pc.greater(batch["attempt"], 1))
+            numbers = zip(later["attempt"].to_pylist(), later["num_failures"].to_pylist(), strict=True)
+            attempts.update(zip(later["prompt_hash"].to_pylist(), numbers, strict=True))
         return attempts
 
     def _prompt(self, place: int) -> Prompt:
-        kind, key, token_ids, prompt_hash, answer_start, messages, num_tokens, attempt, wants_room = self._rows.row(
+        kind, key, token_ids, prompt_hash, answer_start, messages, num_tokens, *attempt, wants_room = self._rows.row(
             place
         )
         return Prompt(
@@ -154,6 +157,7 @@ class PromptTable(Sequence[Prompt]):
             answer_start=answer_start,
             messages=tuple(json.loads(messages)),
             num_estimated_tokens=num_tokens,
-            attempt=attempt,
+            attempt=attempt[0],
+            num_failures=attempt[1],
             wants_room=wants_room,
         )

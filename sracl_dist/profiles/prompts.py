@@ -60,6 +60,8 @@ class Prompt:
     """Length of the messages, about."""
     attempt: int = 1
     """1 for the first time that it is asked, one more after each failure."""
+    num_failures: int = 0
+    """How many earlier attempts a model has seen and failed; outages are none."""
     wants_room: bool = False
     """Whether the last answer was cut before it said anything."""
 

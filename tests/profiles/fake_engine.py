@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
-from sracl_dist.profiles.answers import ANSWERS
+from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE
 from sracl_dist.profiles.prompts import Prompt
 
 Reply = tuple[str | None, str | None, str | None]
@@ -14,6 +14,7 @@ GOOD: Reply = ("This is a film about the sea.", "stop", None)
 EMPTY: Reply = ("", "stop", None)
 CUT: Reply = (" ", "length", None)
 ECHO: Reply = ("Title: Jaws", "stop", None)
+DOWN: Reply = (None, UNAVAILABLE, "the endpoint answers 503: busy")
 BROKEN: Reply = (None, None, "ValueError: the prompt is too long")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from fake_engine import BROKEN, CUT, ECHO, EMPTY, GOOD, FakeEngine, Reply, prompts_of
+from fake_engine import BROKEN, CUT, DOWN, ECHO, EMPTY, GOOD, FakeEngine, Reply, prompts_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -80,6 +80,14 @@ def test_attempts_go_on_from_those_of_earlier_runs(store: AnswerStore, run: RunF
     third = next_attempt(prompts_of("bad")[0], Failure(num_attempts=2, num_failures=2, was_cut=False))
     answer_all(table_of([third]), engine, store, ProfileConfig(retries=5), MARKS)
     assert attempts_in(run) == [("bad", 3), ("bad", 4)]
+
+
+def test_an_outage_is_no_failure_of_the_prompt(store: AnswerStore, run: RunFolder) -> None:
+    replies = {1: BROKEN, 2: DOWN, 3: BROKEN, 4: DOWN, 5: BROKEN, 6: GOOD}
+    engine = FakeEngine(lambda prompt: replies[prompt.attempt])
+    answer_all(table_of(prompts_of("bad")), engine, store, ProfileConfig(retries=9, max_attempts=3), MARKS)
+    assert attempts_in(run) == [("bad", attempt) for attempt in (1, 2, 3, 4, 5)], "failed for the third time"
+    assert store.best()["num_failures"].to_pylist() == [3]
 
 
 def test_nothing_is_asked_again_where_nothing_failed(store: AnswerStore) -> None:

@@ -24,6 +24,7 @@ PROMPTS = st.builds(
     messages=st.lists(st.fixed_dictionaries({"role": TEXT, "content": TEXT}), max_size=2).map(tuple),
     num_estimated_tokens=st.integers(0, 2**20),
     attempt=st.integers(1, 9),
+    num_failures=st.integers(0, 8),
     wants_room=st.booleans(),
 )
 
@@ -40,7 +41,7 @@ def test_prompts_come_back_as_they_were(prompts: list[Prompt], max_bytes_in_memo
             assert table[number] == prompt, "also while more are added"
         assert len(table) == len(prompts)
         assert list(table) == prompts
-        later = {prompt.prompt_hash: prompt.attempt for prompt in prompts if prompt.attempt > 1}
+        later = {each.prompt_hash: (each.attempt, each.num_failures) for each in prompts if each.attempt > 1}
         assert table.later_attempts() == later
         assert table[2:7] == prompts[2:7]
         assert table[:] == prompts
