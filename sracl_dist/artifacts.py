@@ -90,11 +90,14 @@ class StageFolder:
         return [name for name in self._all_files(prefix) if not _TEMPORARY.search(name)]
 
     def _all_files(self, prefix: str = "") -> list[str]:
+        start = len(self._root) + 1
+        return sorted(info.path[start:] for info in self._file_infos(prefix))
+
+    def _file_infos(self, prefix: str = "") -> list[fs.FileInfo]:
         selector = fs.FileSelector(self.path(prefix), allow_not_found=True, recursive=True)
         with self._errors(prefix, "read"):
             infos = self._fs.get_file_info(selector)
-        start = len(self._root) + 1
-        return sorted(info.path[start:] for info in infos if info.type == fs.FileType.File)
+        return [info for info in infos if info.type == fs.FileType.File]
 
     @contextlib.contextmanager
     def open_output(self, name: str) -> Iterator[IO[bytes]]:
@@ -163,6 +166,21 @@ class StageFolder:
         if not names:
             raise StorageError(f"{self.shown(prefix)} holds no table; run the stage {self.name} again.")
         return pa.concat_tables([self.read_table(name, columns, rows) for name in names])
+
+    def num_values(self, name: str, column: str) -> int:
+        """Values that a column of a Parquet file has in all lists, or rows, as its metadata tells; no list is empty."""
+        with self._errors(name, "read"):
+            metadata = pq.read_metadata(self.path(name), filesystem=self._fs)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+        return sum(own.num_values for own in columns if own.path_in_schema.split(".")[0] == column)
+
+    def signature(self, prefixes: Iterable[str]) -> str:
+        """Tells apart what lies at some names and below some folders (with a slash behind), at any time."""
+        wanted, start = tuple(prefixes), len(self._root) + 1
+        infos = ((info.path[start:], info) for info in self._file_infos())
+        files = [(name, info.size, info.mtime_ns) for name, info in infos if name.startswith(wanted)]
+        return json.dumps([self.shown(), sorted(own for own in files if not _TEMPORARY.search(own[0]))])
 
     def write_json(self, name: str, value: Any) -> None:
         """Commit a JSON file."""

@@ -15,7 +15,7 @@ from sracl_dist.columns import KEY, NEIGHBOURS, VECTOR
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.model.tables import random_others
-from sracl_dist.shards import Shard
+from sracl_dist.shards import plan_shards
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 
@@ -33,14 +33,14 @@ def prepared_tables(config: Config, run: RunFolder, vector_width: int) -> Sequen
     sequences = load_sequences(run)
     random = np.random.default_rng(0)
     for kind, first, num in (("users", 0, sequences.num_users), ("items", 1, sequences.num_items)):
-        keys = pa.array(np.arange(first, first + num), pa.int64())
-        vectors_NP = random.standard_normal((num, vector_width), dtype=np.float32)
-        vectors_NP /= np.linalg.norm(vectors_NP, axis=1, keepdims=True)
-        columns = {KEY: keys, VECTOR: _lists(vectors_NP)}
-        run.stage("embed").write_table(Shard(kind, first, first + num).name, pa.table(columns))
+        for shard in plan_shards(kind, first, num, config.embed.shard_rows):
+            vectors_NP = random.standard_normal((shard.num_rows, vector_width), dtype=np.float32)
+            vectors_NP /= np.linalg.norm(vectors_NP, axis=1, keepdims=True)
+            keys = pa.array(np.arange(shard.start, shard.stop), pa.int64())
+            run.stage("embed").write_table(shard.name, pa.table({KEY: keys, VECTOR: _lists(vectors_NP)}))
         anyone_NK = np.zeros((num, config.neighbours.num_neighbours), dtype=np.int32)
         others_NK = first + random_others(anyone_NK, 0, num, 0)
-        columns = {KEY: keys, NEIGHBOURS: _lists(others_NK)}
+        columns = {KEY: pa.array(np.arange(first, first + num), pa.int64()), NEIGHBOURS: _lists(others_NK)}
         run.stage("neighbours").write_table(f"{kind}.parquet", pa.table(columns))
     return sequences
 

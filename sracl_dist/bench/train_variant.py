@@ -77,12 +77,12 @@ class Variant:
 
         return count_operations(steps) / num_targets
 
-    def _train(self, rows: NDArray[np.int64]) -> int:
+    def _train(self, rows: NDArray[np.integer]) -> int:
         num_targets = train_step(self.trainer, self.trainer.parts(rows), self._num_steps)[2]
         self._num_steps += 1
         return num_targets
 
-    def _all_steps(self) -> Iterator[NDArray[np.int64]]:
+    def _all_steps(self) -> Iterator[NDArray[np.integer]]:
         for epoch in count():
             yield from self.trainer.batches.order(epoch)
 

@@ -3,6 +3,7 @@
 V catalogue, U users, K neighbours, P width of the vectors, M training positions asked for, N items of all users.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,7 @@ from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.rows import Rows
 from sracl_dist.model.vectors_on_disk import read_vectors
+from sracl_dist.shared_arrays import Room, shared_arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +55,20 @@ class SemanticTables:
 
     @cached_property
     def user_neighbours(self) -> NDArray[np.int32]:
-        """[U, K]: near users of each user, MISSING where there are fewer.
+        """[U, K]: near users of each user, MISSING where there are fewer; one copy for all processes of the machine.
 
         Raises:
             StorageError: the table does not have every user once, or names a user that does not exist.
         """
-        folder, name = self.run.stage("neighbours"), "users.parquet"
-        table = folder.read_table(name, [KEY, NEIGHBOURS])
-        found_UK = _by_key(folder, name, table, NEIGHBOURS, 0, self.num_users)
-        _require_ids(folder, name, found_UK, 0, self.num_users)
-        return found_UK.astype(np.int32)
+        folder, name, num_users = self.run.stage("neighbours"), "users.parquet", self.num_users
+
+        def fill(room: Room) -> None:
+            table = folder.read_table(name, [KEY, NEIGHBOURS])
+            found_UK = _by_key(folder, name, table, NEIGHBOURS, 0, num_users)
+            _require_ids(folder, name, found_UK, 0, num_users)
+            room.add(NEIGHBOURS, np.int32, found_UK.shape)[:] = found_UK
+
+        return shared_arrays("neighbours-of-users", f"{folder.signature([name])} {num_users}", fill)[NEIGHBOURS]
 
     @cached_property
     def user_vectors(self) -> NDArray[np.float32]:
@@ -93,9 +99,7 @@ class SemanticTables:
     @cached_property
     def target_counts(self) -> NDArray[np.int64]:
         """[V + 1]: how many training targets every item is; a user's first item is none."""
-        first_places_U = self.sequences.offsets[:-1][self.sequences.num_train > 0]
-        first_V = np.bincount(self.sequences.items[first_places_U], minlength=self.num_items + 1)
-        return self.training_counts - first_V
+        return self.training_counts - self.sequences.first_counts()
 
     def latest_training_rows(self, users: NDArray[np.int64], max_length: int) -> Rows:
         """The latest training items of each user, who has at least one."""
@@ -138,6 +142,13 @@ class SemanticTables:
         shift = np.repeat(stops - np.cumsum(lengths), lengths)
         items = self.sequences.items[np.arange(int(lengths.sum())) + shift]
         return Rows(items_T=torch.from_numpy(items.astype(np.int64)), lengths_B=torch.from_numpy(lengths))
+
+
+def tensor_of(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor over the memory of an array, which nobody may write to if the array says so: PyTorch cannot tell."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def random_others(table_NK: NDArray[np.int32], first: int, num: int, seed: int) -> NDArray[np.int32]:

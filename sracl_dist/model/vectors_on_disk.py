@@ -1,10 +1,7 @@
-"""Vectors of all keys of a kind in a file without a name, of which only what is used stays in memory.
+"""Vectors of all keys of a kind, in one copy for all processes of the machine, of which only what is used is in memory.
 
 N keys, P width.
 """
-
-import os
-import tempfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +9,21 @@ from numpy.typing import NDArray
 from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import KEY, VECTOR
 from sracl_dist.errors import StorageError
+from sracl_dist.shared_arrays import Room, shared_arrays
 
 
 def read_vectors(folder: StageFolder, kind: str, first: int, num: int) -> NDArray[np.float32]:
-    """Vectors [first + num, P] by key, zero for the keys below `first`; shard after shard is read and put in its place.
-
-    The array is mapped from a file in the folder for temporary files, which the system deletes when the array is
-    forgotten; the pages are the system's to drop and read again.
+    """Vectors [first + num, P] by key, zero for the keys below `first`; see `shared_arrays`.
 
     Raises:
-        StorageError: a key is missing or doubled, a vector is not finite, or the temporary file has no room.
+        StorageError: a key is missing or doubled, a vector is not finite, or the machine has no room for the copy.
     """
+    made_from = f"{folder.signature([f'{kind}/'])} {first} {num}"
+    return shared_arrays(f"vectors-of-{kind}", made_from, lambda room: _fill(room, folder, kind, first, num))[VECTOR]
+
+
+def _fill(room: Room, folder: StageFolder, kind: str, first: int, num: int) -> None:
+    """Read shard after shard and put it in its place."""
     name = f"{kind}/"
     shards = [shard for shard in folder.files(name) if shard.endswith(".parquet")]
     if not shards:
@@ -37,7 +38,7 @@ def read_vectors(folder: StageFolder, kind: str, first: int, num: int) -> NDArra
         np.add.at(times_N, keys[inside], 1)
         width = table.schema.field(VECTOR).type.list_size
         if vectors is None:
-            vectors = _mapped(first + num, width)
+            vectors = room.add(VECTOR, np.float32, (first + num, width))
         if not len(keys):
             continue
         values = table[VECTOR].chunk(0).flatten().to_numpy(zero_copy_only=False).reshape(len(keys), width)
@@ -49,21 +50,3 @@ def read_vectors(folder: StageFolder, kind: str, first: int, num: int) -> NDArra
             f"{folder.path(name)} has {int((times_N > 0).sum()):,} different keys in {num_rows:,} rows where the run "
             f"has {num:,} ids from {first}; run jobs/{folder.name}.py again."
         )
-    return vectors
-
-
-def _mapped(num: int, width: int) -> NDArray[np.float32]:
-    """A new array of zeros in a file that has no name any more."""
-    size = num * width * np.dtype(np.float32).itemsize
-    if size == 0:
-        return np.zeros((num, width), np.float32)
-    with tempfile.TemporaryFile(prefix="sracl-vectors-") as file:
-        try:
-            # Without its place reserved, a full disk would end the process at some later write.
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            raise StorageError(
-                f"{tempfile.gettempdir()} has no room for {size / 1e9:.1f} GB of vectors ({error.strerror}); "
-                f"set TMPDIR to a folder that has."
-            ) from None
-        return np.memmap(file, dtype=np.float32, mode="r+", shape=(num, width))

@@ -1,14 +1,14 @@
 """What training needs in memory, before it begins, and whether the machine has it.
 
 The estimate is of one worker, part by part, from the sizes of the data and the configuration; what grows with the
-catalogue, the users or the log is counted, the rest is allowed for. Pages of files that are mapped, such as vectors,
-are the system's to drop and not counted.
+catalogue, the users or the log is counted, the rest is allowed for. Tables that the workers of a machine share in
+mapped files are told beside it: their pages are there once, and the system's to drop and read again.
 
 V catalogue, U users, N items of all users, T items of a step, D width, P width of the vectors, K neighbours.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,6 +28,8 @@ PROCESS_BYTES = 450_000_000
 """A worker of Ray Train with PyTorch before it has read anything, and what allocators keep."""
 GPU_PROCESS_BYTES = 600_000_000
 """The same on a GPU: CUDA's context and the libraries' kernels."""
+VALIDATION_BYTES_PER_USER = 70
+"""Of all users while a validation is summed up."""
 MEMINFO = Path("/proc/meminfo")
 STATUS = Path("/proc/self/status")
 CGROUPS = (
@@ -66,10 +68,14 @@ class Estimate:
     host: tuple[Part, ...]
     device: tuple[Part, ...]
     """Empty without a GPU, when everything is in the host's memory."""
+    machine: tuple[Part, ...] = ()
+    """In the host's memory once for all workers of a machine."""
+    file_bytes: int = 0
+    """Of tables in files that the workers of a machine share."""
 
     @property
     def host_bytes(self) -> int:
-        """Needed in the host's memory."""
+        """Needed in the host's memory by each worker."""
         return _sum(self.host)
 
     @property
@@ -84,7 +90,11 @@ class Estimate:
         if self.device:
             where += f" and {_gb(self.device_bytes)} of GPU memory"
         each = f" for each of {num_workers} workers" if num_workers > 1 else ""
-        return f"needs about {where}{each}, most of it ({_gb(largest.num_bytes)}) for {largest.name}"
+        shared = "".join(f"{_gb(part.num_bytes)} for {part.name} and " for part in self.machine)
+        return (
+            f"needs about {where}{each}, most of it ({_gb(largest.num_bytes)}) for {largest.name}; on each machine "
+            f"once {shared}{_gb(self.file_bytes)} of tables in files"
+        )
 
 
 def sizes_of(config: Config, run: RunFolder, sequences: Sequences) -> Sizes:
@@ -107,17 +117,12 @@ def sizes_of(config: Config, run: RunFolder, sequences: Sequences) -> Sizes:
 
 def estimate(config: Config, sizes: Sizes, *, on_gpu: bool) -> Estimate:
     """What one of the configured workers needs."""
-    lasting = [*_table(config, sizes), *_users(config, sizes)]
+    lasting = [*_table(config, sizes), *_users(config, sizes, on_gpu=on_gpu)]
     passing = max(_step(config, sizes, on_gpu=on_gpu), _validation(sizes, on_gpu=on_gpu), key=_sum)
-    log = Part(
-        name="the log",
-        # The table itself, its copy while it is read, and the windows and their order.
-        num_bytes=2 * INT * sizes.num_places + (3 * LONG + 6 * LONG) * _num_windows(config, sizes),
-        mend="train on a shorter log",
-    )
+    log, bank, file_bytes = _log(config, sizes), _bank(config, sizes), _file_bytes(config, sizes)
     process = Part(name="the process itself", num_bytes=PROCESS_BYTES, mend="use a larger machine")
     if not on_gpu:
-        return Estimate(host=(*lasting, *passing, log, process), device=())
+        return Estimate(host=(*lasting, *passing, log, process), device=(), machine=bank, file_bytes=file_bytes)
     # Tables are made in the host's memory, and come back for a checkpoint.
     copies = Part(
         name="copies of item embeddings and their moments",
@@ -125,7 +130,8 @@ def estimate(config: Config, sizes: Sizes, *, on_gpu: bool) -> Estimate:
         mend=_table_mend(config),
     )
     gpu_process = Part(name="the process itself", num_bytes=GPU_PROCESS_BYTES, mend="use a larger GPU")
-    return Estimate(host=(copies, log, process), device=(*lasting, *passing, gpu_process))
+    device = (*lasting, *bank, *passing, gpu_process)
+    return Estimate(host=(copies, log, process), device=device, file_bytes=file_bytes)
 
 
 def require_memory(need: Estimate, *, workers_here: int, host_bytes: int, device_bytes: int | None) -> None:
@@ -140,18 +146,23 @@ def require_memory(need: Estimate, *, workers_here: int, host_bytes: int, device
     Raises:
         StageError: names the largest part and what makes it smaller.
     """
-    checks = [("memory", need.host, workers_here, host_bytes)]
+    host = [*(_times(part, workers_here) for part in need.host), *need.machine]
+    checks = [("memory", host, workers_here, host_bytes)]
     if device_bytes is not None:
-        checks.append(("GPU memory", need.device, 1, device_bytes))
+        checks.append(("GPU memory", list(need.device), 1, device_bytes))
     for kind, parts, times, there in checks:
-        needed = times * _sum(parts)
+        needed = _sum(parts)
         if needed > there:
             largest = _largest(parts)
             workers = f" for {times} workers" if times > 1 else ""
             raise StageError(
                 f"Training needs about {_gb(needed)} of {kind}{workers} and {_gb(there)} are there; the largest part "
-                f"is {_gb(times * largest.num_bytes)} for {largest.name}: {largest.mend}."
+                f"is {_gb(largest.num_bytes)} for {largest.name}: {largest.mend}."
             )
+
+
+def _times(part: Part, times: int) -> Part:
+    return replace(part, num_bytes=times * part.num_bytes)
 
 
 def available_bytes() -> int:
@@ -203,18 +214,50 @@ def _table_mend(config: Config) -> str:
     return "set a smaller model.width, or train with fewer items"
 
 
-def _users(config: Config, sizes: Sizes) -> list[Part]:
-    """What there is for every user."""
+def _log(config: Config, sizes: Sizes) -> Part:
+    """What a worker has of the log beside the table that it shares."""
+    # Where every user's windows begin, and their order in the epoch.
+    num_bytes = INT * sizes.num_users + INT * _num_windows(config, sizes)
+    if "same_target" in config.objectives.terms:
+        # Places of all targets by item; several copies of them while they are sorted.
+        num_bytes += 7 * LONG * sizes.num_places
+    # Ranks of all workers' users under both protocols, and metrics by user made of them.
+    num_bytes += VALIDATION_BYTES_PER_USER * sizes.num_users
+    return Part(name="the log", num_bytes=num_bytes, mend="train on a shorter log")
+
+
+def _file_bytes(config: Config, sizes: Sizes) -> int:
+    """Size of the mapped files."""
+    user_bytes = LONG + 2 * INT
+    if "cross_sequence" in config.objectives.terms:
+        user_bytes += INT * config.neighbours.num_neighbours + FLOAT * sizes.vector_width
+    item_bytes = FLOAT * sizes.vector_width * config.model.item_text
+    return INT * sizes.num_places + user_bytes * sizes.num_users + item_bytes * (sizes.num_items + 1)
+
+
+def _users(config: Config, sizes: Sizes, *, on_gpu: bool) -> list[Part]:
+    """What there is for every user, apart from what is shared."""
     if "cross_sequence" not in config.objectives.terms:
         return []
     settings, num = config.objectives.cross_sequence, sizes.num_users
-    tables = num * (INT * (config.neighbours.num_neighbours + settings.num_neighbours) + LONG)
-    parts = [Part(name="neighbours of users", num_bytes=tables, mend="set a smaller neighbours.num_neighbours")]
-    if settings.neighbour_states == "bank":
-        bank = num * (FLOAT * config.model.width + 1)
-        mend = "set objectives.cross_sequence.neighbour_states=encoded"
-        parts.append(Part(name="the bank of users' states", num_bytes=bank, mend=mend))
+    parts = []
+    if on_gpu or settings.neighbours == "random":
+        tables, mend = INT * num * settings.num_neighbours, "set a smaller objectives.cross_sequence.num_neighbours"
+        parts.append(Part(name="neighbours of users", num_bytes=tables, mend=mend))
+    if on_gpu:
+        vectors, mend = FLOAT * num * sizes.vector_width, "use a text encoder with shorter vectors"
+        parts.append(Part(name="vectors of users", num_bytes=vectors, mend=mend))
     return parts
+
+
+def _bank(config: Config, sizes: Sizes) -> tuple[Part, ...]:
+    """The states of all users, where there is a bank of them."""
+    has_bank = config.objectives.cross_sequence.neighbour_states == "bank"
+    if not has_bank or "cross_sequence" not in config.objectives.terms:
+        return ()
+    num_bytes = sizes.num_users * (FLOAT * config.model.width + 1)
+    mend = "set objectives.cross_sequence.neighbour_states=encoded"
+    return (Part(name="the bank of users' states", num_bytes=num_bytes, mend=mend),)
 
 
 def _step(config: Config, sizes: Sizes, *, on_gpu: bool) -> list[Part]:

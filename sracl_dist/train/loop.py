@@ -26,6 +26,7 @@ from sracl_dist.model.row_per_prefix import RowPerPrefix
 from sracl_dist.model.sracl import TOTAL, Recommender, SraCl
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.batches import TrainingBatches
+from sracl_dist.train.machine_memory import share_banks
 from sracl_dist.train.optimiser import learning_rate, make_optimiser
 from sracl_dist.train.prefetch import made_ahead
 from sracl_dist.train.prefixes import PrefixBatches
@@ -44,10 +45,10 @@ class Batches(Protocol):
     num_targets: int
     """Targets of an epoch, of all workers together."""
 
-    def order(self, epoch: int) -> list[NDArray[np.int64]]:
+    def order(self, epoch: int) -> list[NDArray[np.integer]]:
         """Rows of every step of the epoch, of all workers together."""
 
-    def batch(self, rows: NDArray[np.int64]) -> Any:
+    def batch(self, rows: NDArray[np.integer]) -> Any:
         """This worker's part of a step with these rows; it has `to(device)` and `num_targets`."""
 
 
@@ -66,7 +67,7 @@ class Trainer:
     source: dict[str, Any]
     """What its checkpoints are bound to."""
 
-    def parts(self, rows: NDArray[np.int64]) -> list[Any]:
+    def parts(self, rows: NDArray[np.integer]) -> list[Any]:
         """This worker's part of a step with these rows, in train.accumulate_steps batches that pass one by one."""
         parts = np.array_split(rows, self.config.train.accumulate_steps)
         return [self.batches.batch(part).to(self.worker.device) for part in parts if len(part)]
@@ -93,6 +94,7 @@ def make_trainer(config: Config, sequences: Sequences, tables: SemanticTables, w
     torch.manual_seed(config.run.seed)
     kind = RowPerPrefix if config.train.examples == "prefixes" else SraCl
     model: Recommender = kind(config, tables).to(worker.device)
+    share_banks(model, worker)
     parallel: torch.nn.Module = model
     if worker.world_size > 1:
         # Weights and buffers are equal already: the same seed, the same tables, the same checkpoint.

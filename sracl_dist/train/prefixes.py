@@ -29,12 +29,12 @@ class PrefixBatches:
         self.num_targets = len(self._target_E)
         self.num_steps = -(-self.num_targets // batch_rows)
 
-    def order(self, epoch: int) -> list[NDArray[np.int64]]:
+    def order(self, epoch: int) -> list[NDArray[np.integer]]:
         """Prefixes of every step of the epoch; steps differ by one prefix at most."""
         shuffled_E = np.random.default_rng([self._seed, epoch]).permutation(self.num_targets)
         return np.array_split(shuffled_E, self.num_steps) if self.num_steps else []
 
-    def batch(self, rows: NDArray[np.int64]) -> PrefixBatch:
+    def batch(self, rows: NDArray[np.integer]) -> PrefixBatch:
         """The step with these prefixes."""
         target_B, lengths_B = self._target_E[rows], self._length_E[rows]
         # Place of an item in the log, less its place in the batch.

@@ -109,7 +109,8 @@ def test_a_batch_that_ends_no_history_has_no_contrast_of_histories(
     for name in OBJECTIVE_NAMES[1:]:
         getattr(config.objectives, name).similarity = similarity
     batches = TrainingBatches(sequences, 6, 32, 0)
-    early = batches.batch(np.flatnonzero(~batches._windows.ends_history_R)[:4])
+    windows = batches.cuts.windows(np.arange(len(batches.cuts)))
+    early = batches.batch(np.flatnonzero(~windows.ends_history_R)[:4])
     assert len(early.histories_H) == 0
     terms = SraCl(config, tables)(early)
     for name in ("cross_sequence", "intra_sequence", "random_views"):

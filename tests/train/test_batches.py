@@ -3,6 +3,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,9 +12,14 @@ from synthetic import differences, from_histories, make_sequences, with_other_fu
 from sracl_dist.columns import PAD
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
-from sracl_dist.train.batches import TrainingBatches, make_windows
+from sracl_dist.train.batches import Cuts, TrainingBatches, Windows, smallest_type
 
 NUM_TRAIN = st.lists(st.integers(0, 40), min_size=1, max_size=25)
+
+
+def make_windows(num_train: list[int], max_length: int) -> Windows:
+    cuts = Cuts(np.array(num_train, np.int32), max_length)
+    return cuts.windows(np.arange(len(cuts)))
 
 
 def numbered(num_train: list[int]) -> Sequences:
@@ -90,7 +96,7 @@ def check_batch(batch: Batch, sequences: Sequences, max_length: int) -> None:
 def test_a_batch_equals_one_made_row_by_row(
     data: st.DataObject, num_train: list[int], max_length: int, world_size: int
 ) -> None:
-    sequences, windows = make_sequences_of(num_train), make_windows(np.array(num_train, np.int32), max_length)
+    sequences, windows = make_sequences_of(num_train), make_windows(num_train, max_length)
     row = st.integers(0, max(0, len(windows) - 1))
     wanted = data.draw(st.lists(row, max_size=12 if len(windows) else 0, unique=True))
     parts = np.array_split(np.array(wanted, np.int64), world_size)
@@ -161,13 +167,41 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert order(1, 0) != order(2, 0)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 200), st.integers(0, 5))
+def test_the_order_is_that_of_a_permutation_of_any_type_of_number(num_users: int, epoch: int) -> None:
+    batches = TrainingBatches(numbered([2] * num_users), 4, 8, 3)
+    order = np.concatenate([np.zeros(0), *batches.order(epoch)]).tolist()
+    assert order == np.random.default_rng([3, epoch]).permutation(num_users).tolist()
+    assert smallest_type(2**31 - 1) is np.int32
+    assert smallest_type(2**31) is np.int64
+
+
+@settings(max_examples=50, deadline=None)
+@given(NUM_TRAIN, st.integers(1, 9), st.data())
+def test_windows_are_the_same_in_any_selection_and_in_pieces(
+    num_train: list[int], max_length: int, data: st.DataObject
+) -> None:
+    everything = make_windows(num_train, max_length)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sracl_dist.train.batches.USERS_PER_PIECE", 3)
+        cuts = Cuts(np.array(num_train, np.int32), max_length)
+    assert len(cuts) == len(everything)
+    row = st.integers(0, max(0, len(cuts) - 1))
+    rows = np.array(data.draw(st.lists(row, max_size=9 if len(cuts) else 0)), np.int32)
+    chosen, expected = cuts.windows(rows), everything.take(rows.astype(np.int64))
+    for name in ("user_R", "start_R", "stop_R", "first_target_R", "stop_target_R", "ends_history_R"):
+        assert getattr(chosen, name).tolist() == getattr(expected, name).tolist(), name
+    assert chosen.user_R.dtype == np.int64
+
+
 def test_steps_are_of_equal_size() -> None:
     sizes = {len(rows) for rows in TrainingBatches(make_sequences(61), 50, 16, 0).order(0)}
     assert sizes == {15, 16}
 
 
 def test_windows_of_a_long_history() -> None:
-    windows = make_windows(np.array([9], np.int32), 4)
+    windows = make_windows([9], 4)
     spans = sorted(zip(windows.start_R.tolist(), windows.stop_R.tolist(), windows.first_target_R.tolist(), strict=True))
     # Targets 7 and 8 belong to the last window, 4 to 6 to the one before it, 1 to 3 to the first.
     assert spans == [(0, 3, 1), (2, 6, 4), (5, 9, 7)]

@@ -64,11 +64,24 @@ def work(rank: int, location: str, world_size: int) -> None:
     if world_size == 2:
         gather(rank)
     worker = Worker(rank=rank, world_size=world_size)
+    share_a_bank(worker, location)
     save_training(worker, location)
     save_gradients(worker, location, setattr)
     torch.rand = evenly  # type: ignore[assignment]  # of which all workers draw the same samples
     save_sampled(worker, location)
     torch.distributed.destroy_process_group()
+
+
+def share_a_bank(worker: Worker, location: str) -> None:
+    """What one writes the others read."""
+    bank = make(worker, location, f"{TERMS}]").model.objectives["cross_sequence"].bank
+    assert not bank.seen_U.any()
+    assert not bank.states_UD.any()
+    worker.sum_over_workers(torch.zeros(1))
+    bank.write(torch.tensor([worker.rank]), torch.full((1, bank.states_UD.shape[1]), 1.0 + worker.rank))
+    worker.sum_over_workers(torch.zeros(1))
+    assert bank.seen_U.nonzero().flatten().tolist() == list(range(worker.world_size))
+    assert bank.states_UD[: worker.world_size, 0].tolist() == [1.0 + rank for rank in range(worker.world_size)]
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,11 @@ SAMPLED = "objectives.next_item.softmax=sampled"
 LARGE = Sizes(num_items=3_000_000, num_users=1_000_000, num_places=10_000_000, vector_width=384)
 
 
+FEW = ("model.width=2", "model.num_heads=1", "objectives.cross_sequence.neighbours=random")
+
+
 def bytes_of(need: Estimate, name: str) -> int:
-    return sum(part.num_bytes for part in (*need.host, *need.device) if name in part.name)
+    return sum(part.num_bytes for part in (*need.host, *need.device, *need.machine) if name in part.name)
 
 
 def config_of(*overrides: str) -> Config:
@@ -59,6 +62,11 @@ def test_lasting_parts_are_the_tensors_that_are_there(tmp_path: Path, softmax: s
     moments = [trainer.optimiser.state[weight][name] for name in ("exp_avg", "exp_avg_sq")]
     assert bytes_of(need, "embeddings and their moments") == size_of(weight, *moments)
     assert bytes_of(need, "the bank") == size_of(*trainer.model.memory().values())
+    assert bytes_of(need, "users") == bytes_of(need, "the bank"), "what else there is for users lies in files"
+    tables = trainer.model.objectives["cross_sequence"].tables
+    shared = [sequences.items, sequences.offsets[1:], sequences.num_train, sequences.num_validation]
+    shared += [tables.user_neighbours, tables.user_vectors, *([tables.item_vectors] if item_text else [])]
+    assert need.file_bytes == sum(values.nbytes for values in shared)
     text = buffers.get("encoder.catalogue.text.centred_VP")
     assert bytes_of(need, "text vectors") == (0 if text is None else size_of(text))
     assert (text is None) == (softmax == "sampled" or not item_text)
@@ -90,7 +98,22 @@ def test_on_a_gpu_tables_are_there_and_the_log_is_not() -> None:
     assert "the log" not in [part.name for part in need.device]
     assert need.line(2).startswith(f"needs about {need.host_bytes / 1e9:.1f} GB of memory and ")
     assert "for each of 2 workers" in need.line(2)
-    assert need.line(1).endswith("GB) for item embeddings and their moments")
+    assert "GB) for item embeddings and their moments; on each machine once 0.1 GB of tables in files" in need.line(1)
+
+
+def test_the_bank_is_once_on_each_machine_but_on_every_gpu() -> None:
+    cross = "objectives.terms=[next_item,cross_sequence]"
+    sizes = Sizes(num_items=1_000, num_users=50_000_000, num_places=10**9, vector_width=384)
+    need, on_gpu = (estimate(config_of(SAMPLED, cross), sizes, on_gpu=there) for there in (False, True))
+    bank, vectors = 50_000_000 * (4 * 64 + 1), 50_000_000 * 4 * 384
+    assert [part.num_bytes for part in need.machine] == [bank]
+    assert on_gpu.device_bytes > bank + vectors
+    assert on_gpu.machine == ()
+    assert need.file_bytes == on_gpu.file_bytes > 4 * 10**9 + vectors
+    assert "on each machine once 12.8 GB for the bank of users' states and 8" in need.line(8)
+    require_memory(need, workers_here=8, host_bytes=8 * need.host_bytes + bank, device_bytes=None)
+    with pytest.raises(StageError, match=r"the largest part is [0-9.]+ GB for the log"):
+        require_memory(need, workers_here=8, host_bytes=8 * need.host_bytes + bank - 1, device_bytes=None)
 
 
 def test_what_does_not_fit_is_refused_with_the_largest_part_and_its_mend() -> None:
@@ -109,7 +132,7 @@ def test_what_does_not_fit_is_refused_with_the_largest_part_and_its_mend() -> No
     ("overrides", "mend"),
     [
         ((SAMPLED,), "set a smaller model.width, or train with fewer items"),
-        ((SAMPLED, "objectives.terms=[next_item,cross_sequence]", "model.width=2", "model.num_heads=1"), "num_neigh"),
+        ((SAMPLED, "objectives.terms=[next_item,cross_sequence]", *FEW), "num_neigh"),
         ((SAMPLED, "train.batch_rows=1000000"), "set a smaller train.batch_rows, or more train.num_workers"),
     ],
 )

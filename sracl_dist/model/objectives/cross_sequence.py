@@ -14,7 +14,7 @@ from sracl_dist.model.inputs import Batch
 from sracl_dist.model.losses import info_nce
 from sracl_dist.model.objectives.interface import Encoded, Objective, Views, one_hot
 from sracl_dist.model.synthesis import StateBank, Synthesis
-from sracl_dist.model.tables import SemanticTables, random_others
+from sracl_dist.model.tables import SemanticTables, random_others, tensor_of
 
 
 class CrossSequence(Objective):
@@ -36,8 +36,8 @@ class CrossSequence(Objective):
         neighbours_UK = tables.user_neighbours[:, : self.settings.num_neighbours]
         if self.settings.neighbours == "random":
             neighbours_UK = random_others(neighbours_UK, 0, tables.num_users, config.run.seed)
-        self.register_buffer("neighbours_UK", torch.from_numpy(neighbours_UK), persistent=False)
-        self.register_buffer("profiles_UP", torch.from_numpy(tables.user_vectors), persistent=False)
+        self.register_buffer("neighbours_UK", tensor_of(neighbours_UK), persistent=False)
+        self.register_buffer("profiles_UP", tensor_of(tables.user_vectors), persistent=False)
         self.register_buffer("exists_U", torch.from_numpy(tables.sequences.num_train > 0), persistent=False)
         self.synthesis = Synthesis(
             tables.user_vectors.shape[1], config.model.width, config.model.dropout, self.settings.synthesis
@@ -72,7 +72,8 @@ class CrossSequence(Objective):
         positives_MD = self._synthesise(batch.own_history_users()[usable_H], views, encoded)
         loss = self._contrast(states_HD[usable_H], positives_MD, counts, batch.rank)
         if self.training and self.bank is not None:
-            # The states of all workers' histories, so that every worker's bank is the same.
+            # The states of all workers' histories, so that every worker's bank is the same. They are gathered when all
+            # have read what they need of this step: workers of a machine may share a bank (train/machine_memory.py).
             states_GD = gather_rows(states_HD.detach(), batch.histories_per_rank, batch.rank)
             self.bank.write(batch.history_users_G, states_GD)
         return loss / max(1, sum(counts))

@@ -205,7 +205,7 @@ def test_a_neighbour_without_training_items_is_left_out(tmp_path_factory: pytest
     (askers,) = np.nonzero((tables.user_neighbours == 6).any(axis=1))
     assert len(askers) > 1
     batches = TrainingBatches(sequences, 6, 100, 0)
-    batch = batches.batch(np.arange(len(batches._windows)))
+    batch = batches.batch(np.arange(len(batches.cuts)))
     assert 6 not in batch.history_users_G.tolist()
     model, term = make_model(tables, f"neighbour_states={states}")
     model(batch)

@@ -79,7 +79,7 @@ def test_a_target_without_another_one_is_its_own_positive(tmp_path_factory: pyte
 def test_one_trained_position_of_each_row_is_drawn_evenly(sequences: Sequences, tables: SemanticTables) -> None:
     _, term = make_model(tables)
     batches = TrainingBatches(sequences, 6, 1000, 0)
-    batch = batches.batch(np.arange(len(batches._windows)))
+    batch = batches.batch(np.arange(len(batches.cuts)))
     trained = (batch.targets_T != PAD).nonzero().flatten().tolist()
     starts = batch.rows.starts_B.tolist()
     rows = [sum(start <= place for start in starts) - 1 for place in trained]
