@@ -25,7 +25,7 @@ CATEGORIES = "categories"
 DESCRIPTION = "description"
 TEXT_COLUMNS = (TITLE, BRAND, CATEGORIES, DESCRIPTION)
 
-# Tables `items` and `users`
+# Table `items`
 NUM_INTERACTIONS = "num_interactions"
 NUM_TRAIN_INTERACTIONS = "num_train_interactions"
 

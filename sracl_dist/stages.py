@@ -68,7 +68,7 @@ STAGES = {
             settings=("data",),
             external="sracl_dist.data.sources:file_facts",
             keep=("state/", "users/", "sequences/", "added/", "items.parquet", "rejects.parquet"),
-            version=2,  # users and sequences in shards
+            version=3,  # users without what their events change, and a lookup of ids
         ),
         Stage(
             name="profile",

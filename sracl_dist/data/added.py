@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import ITEM, PAD, PLACE, TIME, USER
-from sracl_dist.data.event_order import starts_of
+from sracl_dist.data.event_order import count_up, starts_of
 from sracl_dist.data.sequences import ADDED
 from sracl_dist.data.state import Dropped, Memory
 
@@ -47,19 +47,19 @@ def _added(candidates: Dropped, stays: NDArray[np.bool_], num_users: int) -> _Ad
 def write_added(
     folder: StageFolder, generation: int, memory: Memory, candidates: Dropped, stays: NDArray[np.bool_]
 ) -> tuple[Memory, int]:
-    """Write the events that come in; returns the counts with them, and how many users have some."""
+    """Write the events that come in; returns the counts with them, and how many users have some.
+
+    The arrays by number of `memory` are changed.
+    """
     added = _added(candidates, stays, len(memory.user_dense))
-    before = memory.lengths
     memory = _with_dense(memory, added.users, candidates.items[added.rows])
     users = memory.user_dense[added.users]
-    old_lengths = np.zeros(len(users), np.int64)
-    known = users < len(before)
-    old_lengths[known] = before[users[known]]
+    old_lengths = memory.lengths[users].astype(np.int64)
     items = memory.item_dense[candidates.items[added.rows]]
-    lengths, last_items = memory.lengths.copy(), memory.last_items.reshape(-1, 2).copy()
+    lengths, last_items = memory.lengths, memory.last_items.reshape(-1, 2)
     lengths[users] = old_lengths + np.bincount(added.owners, minlength=len(users))
     changes, last_items[users] = _moved(added, items, old_lengths, lengths[users], last_items[users], memory)
-    popularity = memory.popularity + np.bincount(items, minlength=len(memory.popularity) + 1)[1:].astype(np.int32)
+    count_up(memory.popularity, items - 1, 1)
     columns = {
         USER: pa.array(users[added.owners], pa.int64()),
         PLACE: pa.array(added.places, pa.int32()),
@@ -79,26 +79,26 @@ def write_added(
     )
     memory = replace(
         memory,
-        lengths=lengths,
-        popularity=popularity,
         num_train=memory.num_train + changes,
-        last_items=last_items.ravel(),
         time_range=time_range,
     )
     return memory, len(users)
 
 
 def _with_dense(memory: Memory, user_numbers: NDArray[np.int32], item_numbers: NDArray[np.int32]) -> Memory:
-    """Dense ids behind the others, by number, for users and items that come in, and room for them elsewhere."""
-    user_dense, item_dense = memory.user_dense.copy(), memory.item_dense.copy()
-    users, items = np.unique(user_numbers), np.unique(item_numbers)
-    users, items = users[user_dense[users] < 0], items[item_dense[items] == PAD]
+    """Dense ids behind the others, by number, for users and items that come in, and room for them elsewhere.
+
+    User numbers ascend, each there once; items may be repeated.
+    """
+    user_dense, item_dense = memory.user_dense, memory.item_dense
+    users = user_numbers[user_dense[user_numbers] < 0]
+    comes = np.zeros(len(item_dense), dtype=np.bool_)
+    comes[item_numbers] = True
+    items = np.flatnonzero(comes & (item_dense == PAD))
     user_dense[users] = len(memory.lengths) + np.arange(len(users), dtype=np.int32)
     item_dense[items] = len(memory.popularity) + 1 + np.arange(len(items), dtype=np.int32)
     return replace(
         memory,
-        user_dense=user_dense,
-        item_dense=item_dense,
         lengths=np.append(memory.lengths, np.zeros(len(users), np.int32)),
         last_items=np.append(memory.last_items, np.full(2 * len(users), PAD, np.int32)),
         popularity=np.append(memory.popularity, np.zeros(len(items), np.int32)),

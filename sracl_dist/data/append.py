@@ -17,9 +17,12 @@ from sracl_dist.columns import PAD
 from sracl_dist.data.added import write_added
 from sracl_dist.data.arrivals import Arrivals
 from sracl_dist.data.encode import ITEMS, ROWS
-from sracl_dist.data.event_order import in_time_order, repeated, starts_of
+from sracl_dist.data.event_order import count_up, in_time_order, repeated, starts_of
 from sracl_dist.data.state import Dropped, Memory
 from sracl_dist.data.user_events import NEW, OLD_DROPPED, Events, old_events
+
+_ENOUGH = np.int32(1 << 30)
+"""Stands for the events of what stays anyway; more than are ever taken away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ def add_arrivals(
     Args:
         folder: the stage prepare.
         generation: the new generation.
-        memory: of the old one.
+        memory: of the old one; nothing else may hold it, or it takes its room twice.
         dropped: events that the k-core had removed.
         arrivals: new events.
         least: data.min_user_interactions and data.min_item_interactions.
@@ -67,7 +70,8 @@ def add_arrivals(
     new = replace(new, source=np.arange(len(new.users), dtype=np.int32))
     stays, rounds = _peel(memory, dropped, new, least)
     candidates = _ranked(memory, dropped, old, new, late)
-    memory, num_changed = write_added(folder, generation, _with_new(memory, new), candidates, stays)
+    _remember(memory, new)
+    memory, num_changed = write_added(folder, generation, memory, candidates, stays)
     return Addition(
         memory=memory,
         dropped=candidates.select(~stays),
@@ -79,7 +83,7 @@ def add_arrivals(
 
 
 def _with_room(memory: Memory, arrivals: Arrivals) -> Memory:
-    """The arrays by number with room for users and items that are new."""
+    """The arrays by number with room for users and items that are new; they are this addition's own, to be changed."""
     num_users, num_items = len(arrivals.user_ids), len(arrivals.item_ids)
     never = np.full(0 if arrivals.times is None else num_users, np.iinfo(np.int64).min)
     return replace(
@@ -91,13 +95,11 @@ def _with_room(memory: Memory, arrivals: Arrivals) -> Memory:
     )
 
 
-def _with_new(memory: Memory, new: Events) -> Memory:
-    """What is remembered of all events, whether they stay or not, with the new ones."""
-    totals = memory.totals + np.bincount(new.users, minlength=len(memory.totals)).astype(np.int32)
-    last_times = memory.last_times.copy()
+def _remember(memory: Memory, new: Events) -> None:
+    """Add the new events to what is remembered of all events, whether they stay or not."""
+    count_up(memory.totals, new.users, 1)
     if new.times is not None:
-        np.maximum.at(last_times, new.users, new.times)
-    return replace(memory, totals=totals, last_times=last_times)
+        np.maximum.at(memory.last_times, new.users.astype(np.intp), new.times)
 
 
 def _late_users(memory: Memory, new: Events) -> NDArray[np.bool_]:
@@ -152,31 +154,33 @@ def _repeats(old: Events, new: Events) -> NDArray[np.bool_]:
 def _peel(
     memory: Memory, dropped: Dropped, new: Events, least: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], list[dict[str, int]]]:
-    """Which of the removed and then the new events stay beside those that stay anyway."""
+    """Which of the removed and then the new events stay beside those that stay anyway.
+
+    Users and items with dense ids keep them whatever is removed, so only what the others have is counted.
+    """
     users, items = np.concatenate([dropped.users, new.users]), np.concatenate([dropped.items, new.items])
-    counts = []
-    for dense, first, kept in ((memory.user_dense, 0, memory.lengths), (memory.item_dense, 1, memory.popularity)):
-        own = np.zeros(len(dense), np.int64)
-        own[dense >= first] = kept[dense[dense >= first] - first]
-        counts.append(own)
-    counts[0] += np.bincount(users, minlength=len(counts[0]))
-    counts[1] += np.bincount(items, minlength=len(counts[1]))
-    left = np.arange(len(users))
-    rounds = [_round(counts)]
+    stay_anyway = memory.user_dense >= 0, memory.item_dense != PAD
+    counts = [np.where(own, _ENOUGH, np.int32(0)) for own in stay_anyway]
+    left = np.flatnonzero(~(stay_anyway[0][users] & stay_anyway[1][items]))
+    stays = np.ones(len(users), dtype=np.bool_)
+    num_events = int(memory.popularity.sum(dtype=np.int64)) + len(users)
+    users, items = users[left], items[left]
+    count_up(counts[0], users, 1)
+    count_up(counts[1], items, 1)
+    rounds = [_round(counts, num_events)]
     while True:
-        stays = (counts[0][users[left]] >= least[0]) & (counts[1][items[left]] >= least[1])
-        if stays.all():
-            break
-        gone = left[~stays]
-        counts[0] -= np.bincount(users[gone], minlength=len(counts[0]))
-        counts[1] -= np.bincount(items[gone], minlength=len(counts[1]))
-        left = left[stays]
-        rounds.append(_round(counts))
-    mask = np.zeros(len(users), dtype=np.bool_)
-    mask[left] = True
-    return mask, rounds
+        enough = (counts[0][users] >= least[0]) & (counts[1][items] >= least[1])
+        if enough.all():
+            return stays, rounds
+        gone = np.flatnonzero(~enough)
+        stays[left[gone]] = False
+        count_up(counts[0], users[gone], -1)
+        count_up(counts[1], items[gone], -1)
+        left, users, items = left[enough], users[enough], items[enough]
+        num_events -= len(gone)
+        rounds.append(_round(counts, num_events))
 
 
-def _round(counts: list[NDArray[np.int64]]) -> dict[str, int]:
+def _round(counts: list[NDArray[np.int32]], num_events: int) -> dict[str, int]:
     users, items = (int(np.count_nonzero(own)) for own in counts)
-    return {"users": users, "items": items, "interactions": int(counts[0].sum())}
+    return {"users": users, "items": items, "interactions": num_events}

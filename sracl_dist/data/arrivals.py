@@ -21,7 +21,8 @@ from sracl_dist.data.encode import (
 )
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import GroupReader, open_groups
-from sracl_dist.data.strings import HashKey, Register, hash_strings
+from sracl_dist.data.known_ids import KnownIds
+from sracl_dist.data.strings import Register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +39,15 @@ class Arrivals:
     user_ids: pa.LargeStringArray
     """Of users that never appeared before, by number."""
     item_ids: pa.LargeStringArray
+    new_users: Register
+    """How the new ids are found."""
+    new_items: Register
 
 
 def read_arrivals(
     folder: StageFolder,
     splits: list[FileSplit],
-    known_ids: tuple[pa.Array, pa.Array],
-    key: HashKey,
+    known: tuple[KnownIds, KnownIds],
     *,
     has_times: bool,
 ) -> Arrivals:
@@ -53,9 +56,11 @@ def read_arrivals(
     Args:
         folder: the stage prepare.
         splits: of the new files.
-        known_ids: of users and of items, by number.
-        key: with which the files were encoded.
+        known: users and items that appeared before; the files are encoded with the same key.
         has_times: whether the log has times.
+
+    Raises:
+        HashCollisionError: two ids share half of their hash.
     """
     registers = (Register(), Register())
     first_ids: tuple[list[pa.Array], list[pa.Array]] = ([], [])
@@ -69,11 +74,12 @@ def read_arrivals(
             for block in range(len(reader)):
                 _add_block(reader, block, registers, first_ids, parts)
     columns = {name: np.concatenate([np.zeros(0, np.int64), *values]) for name, values in parts.items()}
-    numbered, new_ids = [], []
-    for register, own_ids, known, name in zip(registers, first_ids, known_ids, (USERS, ITEMS), strict=True):
-        numbers, fresh = _numbers(register, len(known), hash_strings(known, key))
+    numbered, new_ids, new_registers = [], [], []
+    for register, own_ids, ids, name in zip(registers, first_ids, known, (USERS, ITEMS), strict=True):
+        numbers, fresh, new = _numbers(register, ids)
         joined = pa.concat_arrays([pa.array([], pa.large_string()), *own_ids])
         new_ids.append(joined.filter(pa.array(fresh)))
+        new_registers.append(new)
         numbered.append(numbers[columns[name].astype(np.int32)])
     return Arrivals(
         users=numbered[0],
@@ -82,6 +88,8 @@ def read_arrivals(
         rows=columns[ROWS],
         user_ids=new_ids[0],
         item_ids=new_ids[1],
+        new_users=new_registers[0],
+        new_items=new_registers[1],
     )
 
 
@@ -101,14 +109,13 @@ def _add_block(
         parts[TIMES].append(reader.numpy(block, TIMES))
 
 
-def _numbers(
-    register: Register, num_known: int, known_hashes: NDArray[np.uint64]
-) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """The number of each of the register's ids, and which of them are new."""
-    found = register.find(known_hashes)
-    numbers = np.full(len(register), -1, np.int32)
-    there = np.flatnonzero(found >= 0)
-    numbers[found[there]] = there
+def _numbers(register: Register, known: KnownIds) -> tuple[NDArray[np.int32], NDArray[np.bool_], Register]:
+    """The number of each of the register's ids, which of them are new, and how these are found."""
+    hashes, own = register.by_hash()
+    found, num_known = known.find(hashes)
+    numbers = np.empty(len(register), np.int32)
+    numbers[own] = found
     fresh = numbers < 0
     numbers[fresh] = num_known + np.arange(int(fresh.sum()), dtype=np.int32)
-    return numbers, fresh
+    is_new = found < 0
+    return numbers, fresh, Register(hashes[is_new], numbers[own[is_new]])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import PAD, SOURCE, TEXT_COLUMNS
@@ -21,6 +22,7 @@ from sracl_dist.data.encode import ITEM_IDS, ITEMS, ROWS, USER_IDS, LogFormat
 from sracl_dist.data.file_splits import FileSplit, plan_splits
 from sracl_dist.data.filtering import num_targets
 from sracl_dist.data.interactions import Tally
+from sracl_dist.data.known_ids import KnownIds, save_ids, save_lookup
 from sracl_dist.data.log_steps import WORK, limit_rejects
 from sracl_dist.data.output import users_table
 from sracl_dist.data.readers import short_names
@@ -32,26 +34,22 @@ from sracl_dist.data.sources import FILES, Source
 from sracl_dist.data.splits import leave_last_out
 from sracl_dist.data.state import (
     GROWING,
+    LOG,
     Memory,
     State,
-    ids_group,
     load_dropped,
-    load_ids,
     load_memory,
     save_dropped,
     save_memory,
     save_state,
     text_rejects_name,
 )
-from sracl_dist.data.strings import HashKey
+from sracl_dist.data.strings import HashCollisionError
 from sracl_dist.data.tasks import open_tasks
 from sracl_dist.ids import ITEMS_TABLE, USERS
 from sracl_dist.observe import say
 from sracl_dist.shards import Shard, committed_shards
 from sracl_dist.stages import STAGES, StageResult
-
-_Ids = tuple[pa.Array, pa.Array]
-"""Of users and of items, by number."""
 
 MAX_NEW_SHARE = 0.25
 """Of a larger share of new rows the tables are made anew, which takes less memory and is hardly slower."""
@@ -128,6 +126,7 @@ def grow(config: Config, source: Source, folder: StageFolder, state: State, log:
 
     Raises:
         InputError: a new file is damaged, or too many rows are unusable.
+        HashCollisionError: two ids have the same hash; the next run reads the whole log, with another key.
         StorageError: the run folder cannot be read or written.
     """
     # What an interrupted addition left must not be taken for a part of the tables.
@@ -136,23 +135,28 @@ def grow(config: Config, source: Source, folder: StageFolder, state: State, log:
     folder.delete_folder(WORK)
     was_interrupted = folder.exists(GROWING)
     folder.write_json(GROWING, {"generation": state.generation + 1})
-    memory = load_memory(folder, state.generation)
-    ids = (load_ids(folder, state.generation, USER_IDS), load_ids(folder, state.generation, ITEM_IDS))
-    num_users, num_items, old_generation = len(memory.lengths), len(memory.popularity), state.generation
-    log_rejects = _renamed(folder.read_table(REJECTS_TABLE).slice(0, state.num_log_rejects), state, log)
+    old = state
+    new_rejects: list[pa.Table] = []
     if len(log.files) > len(state.files):
         growth = _Growth(config=config, source=source, folder=folder, state=state, log=log)
-        memory, ids, new_rejects = growth.add(memory, ids)
+        try:
+            memory, new_rejects = growth.add()
+        except HashCollisionError:
+            folder.delete([LOG])
+            raise
         state = growth.state
-        log_rejects = pa.concat_tables([log_rejects, *new_rejects])
-    _write_users(folder, memory, _by_dense(ids[0], memory.user_dense, -1), num_users)
-    item_ids = _by_dense(ids[1], memory.item_dense, PAD)
-    if not was_interrupted and log.text_files == state.text_files and len(item_ids) == num_items:
+    else:
+        memory = load_memory(folder, state.generation)
+    _write_users(folder, state.generation, memory, old.num_users)
+    item_ids = KnownIds(folder, state.generation, ITEM_IDS).take(_in_order(memory.item_dense, PAD + 1))
+    if not was_interrupted and log.text_files == state.text_files and len(item_ids) == old.num_items:
         texts = folder.read_table(ITEMS_TABLE, list(TEXT_COLUMNS))
-        text_rejects = folder.read_table(text_rejects_name(old_generation))
+        text_rejects = folder.read_table(text_rejects_name(old.generation))
     else:
         texts, text_rejects, state = _read_texts(source, config.data, state, log, item_ids)
     folder.write_table(ITEMS_TABLE, items_table(item_ids, texts, memory))
+    old_rejects = _renamed(folder.read_table(REJECTS_TABLE).slice(0, old.num_log_rejects), old, log)
+    log_rejects = pa.concat_tables([old_rejects, *new_rejects])
     num_rejects = write_rejects(folder, [log_rejects, text_rejects])
     folder.write_table(text_rejects_name(state.generation), text_rejects)
     save_state(folder, replace(state, num_log_rejects=log_rejects.num_rows))
@@ -162,10 +166,12 @@ def grow(config: Config, source: Source, folder: StageFolder, state: State, log:
     return make_result(state, memory, split.details, targets, num_rejects, config.data)
 
 
-def _by_dense(ids: pa.Array, dense: np.ndarray, nothing: int) -> pa.Array:
-    """Ids in the order of their dense ids."""
-    numbers = np.flatnonzero(dense != nothing)
-    return ids.take(pa.array(numbers[np.argsort(dense[numbers])]))
+def _in_order(dense: NDArray[np.int32], first: int) -> NDArray[np.int64]:
+    """Numbers of those with dense ids from `first` on, in the order of these."""
+    numbers = np.flatnonzero(dense >= first)
+    order = np.empty(len(numbers), np.int64)
+    order[dense[numbers] - first] = numbers
+    return order
 
 
 def _renamed(rejects: pa.Table, state: State, log: LogFiles) -> pa.Table:
@@ -188,17 +194,12 @@ def _read_texts(
     return texts.table, rejects.table(), replace(state, texts=facts, text_files=log.text_files)
 
 
-def _write_users(folder: StageFolder, memory: Memory, user_ids: pa.Array, num_old: int) -> None:
-    """The table `users`, with a shard more for new ones; one that an interrupted addition left goes."""
-    split = leave_last_out(memory.lengths)
-    shards = committed_shards(folder, USERS)
-    folder.delete(shard.name for shard in shards if shard.stop > num_old)
-    shards = [shard for shard in shards if shard.stop <= num_old]
-    num_users = len(memory.lengths)
-    for shard in [*shards, *([Shard(USERS, num_old, num_users)] if num_users > num_old else [])]:
-        rows = slice(shard.start, shard.stop)
-        ids = user_ids.slice(shard.start, shard.num_rows)
-        folder.write_table(shard.name, users_table(shard.start, ids, memory.lengths[rows], split.num_train[rows]))
+def _write_users(folder: StageFolder, generation: int, memory: Memory, num_old: int) -> None:
+    """A shard more of the table `users` for new ones; one that an interrupted addition left goes."""
+    folder.delete(shard.name for shard in committed_shards(folder, USERS) if shard.stop > num_old)
+    if len(memory.lengths) > num_old:
+        ids = KnownIds(folder, generation, USER_IDS).take(_in_order(memory.user_dense, num_old))
+        folder.write_table(Shard(USERS, num_old, len(memory.lengths)).name, users_table(num_old, ids))
 
 
 @dataclass(kw_only=True)
@@ -211,44 +212,48 @@ class _Growth:
     state: State
     log: LogFiles
 
-    def add(self, memory: Memory, ids: _Ids) -> tuple[Memory, _Ids, list[pa.Table]]:
-        """Read the new files and write what changes; returns the new memory, all ids, and rejected rows."""
+    def add(self) -> tuple[Memory, list[pa.Table]]:
+        """Read the new files and write what changes; returns the new memory, and rejected rows."""
         data, folder = self.config.data, self.folder
         splits = _new_splits(self.log, len(self.state.files), data)
         has_times = self.source.columns.time is not None
-        key = HashKey.new()
-        tally = self._encode(splits, key)
-        arrivals = read_arrivals(folder, splits, ids, key, has_times=has_times)
+        tally = self._encode(splits)
+        known = [KnownIds(folder, self.state.generation, kind) for kind in (USER_IDS, ITEM_IDS)]
+        arrivals = read_arrivals(folder, splits, (known[0], known[1]), has_times=has_times)
         dropped = load_dropped(folder, self.state.generation, has_times=has_times)
         generation = self.state.generation + 1
         least = (data.min_user_interactions, data.min_item_interactions)
-        addition = add_arrivals(folder, generation, memory, dropped, arrivals, least)
+        addition = add_arrivals(
+            folder, generation, load_memory(folder, self.state.generation), dropped, arrivals, least
+        )
         self._count(tally, addition)
         save_dropped(folder, generation, 0, addition.dropped)
-        save_memory(folder, generation, addition.memory, ids_group([arrivals.user_ids], [arrivals.item_ids]))
-        users, items = (
-            pa.concat_arrays(pair) for pair in zip(ids, (arrivals.user_ids, arrivals.item_ids), strict=True)
-        )
+        save_lookup(folder, generation, arrivals.new_users, arrivals.new_items)
+        save_ids(folder, generation, [arrivals.user_ids], [arrivals.item_ids])
+        save_memory(folder, generation, addition.memory)
         self.state = replace(
             self.state,
             generation=generation,
             files=self.log.files,
             tally=vars(tally),
             rounds=addition.rounds,
+            num_users=len(addition.memory.lengths),
+            num_items=len(addition.memory.popularity),
         )
         say(
             f"prepare: added {len(arrivals.users) - addition.num_repeated:,} events of {len(splits):,} new pieces of "
             f"files to the tables; {addition.num_changed:,} users changed"
         )
-        return addition.memory, (users, items), [*unusable(folder, splits), _repeats(splits, addition, items)]
+        items = KnownIds(folder, generation, ITEM_IDS)
+        return addition.memory, [*unusable(folder, splits), _repeats(splits, addition, items)]
 
-    def _encode(self, splits: Sequence[FileSplit], key: HashKey) -> Tally:
+    def _encode(self, splits: Sequence[FileSplit]) -> Tally:
         data, folder = self.config.data, self.folder
         layout = LogFormat(
             columns=self.source.columns,
             min_rating=data.min_rating,
             dates=self.state.dates,
-            key=key,
+            key=self.state.key(),
             block_rows=data.shard_rows,
         )
         with open_tasks(self.config.cluster, sum(split.num_rows for split in splits)) as tasks:
@@ -274,7 +279,7 @@ class _Growth:
         limit_rejects(tally.num_read, tally.rejected.total(), tally.rejected, self.config.data, "log")
 
 
-def _repeats(splits: Sequence[FileSplit], addition: Addition, item_ids: pa.Array) -> pa.Table:
+def _repeats(splits: Sequence[FileSplit], addition: Addition, known: KnownIds) -> pa.Table:
     order = np.argsort(addition.repeats[ROWS])
     rows, items = (addition.repeats[name][order] for name in (ROWS, ITEMS))
-    return repeats(splits, rows, excerpts(item_ids.take(pa.array(items))))
+    return repeats(splits, rows, excerpts(known.take(items)))

@@ -38,6 +38,8 @@ class LogSteps:
     tally: Tally = field(default_factory=Tally)
     dates: bool | None = None
     """Whether times are dates; known when the log is read."""
+    key: HashKey = field(init=False)
+    """With which ids are hashed; known as soon as reading begins."""
 
     @property
     def has_times(self) -> bool:
@@ -101,18 +103,19 @@ class LogSteps:
         plan = self.folder.read_json(PLAN) if self.folder.exists(PLAN) else {}
         if {name: plan.get(name) for name in facts} != facts:
             self.folder.delete(name for name in self.folder.files() if name != STARTED)
-            key = HashKey.new()
-            plan = facts | {"key": [key.first, key.second], "dates": _has_dates(self.splits, self._format(None, key))}
+            self.key = HashKey.new()
+            plan = facts | {"key": [self.key.first, self.key.second]}
+            plan["dates"] = _has_dates(self.splits, self._format(None))
             self.folder.write_json(PLAN, plan)
-        self.dates = plan["dates"]
-        return self._format(plan["dates"], HashKey(*plan["key"]))
+        self.dates, self.key = plan["dates"], HashKey(*plan["key"])
+        return self._format(self.dates)
 
-    def _format(self, dates: bool | None, key: HashKey) -> LogFormat:
+    def _format(self, dates: bool | None) -> LogFormat:
         return LogFormat(
             columns=self.source.columns,
             min_rating=self.data.min_rating,
             dates=dates,
-            key=key,
+            key=self.key,
             block_rows=self.data.shard_rows,
         )
 

@@ -3,6 +3,7 @@
 work/numbers/<split>.arrow   a group per block: the number of each of the block's users and items
 work/users.arrow             a group per partition: ids of its users
 work/items.arrow             one group: ids of the items, and users with more events than data.max_user_interactions
+state/ids/000000.*           the ids by their hashes; see known_ids
 work/numbering.json          the partitions; written last
 """
 
@@ -27,6 +28,7 @@ from sracl_dist.data.encode import (
 )
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import Group, GroupReader, open_groups, write_groups
+from sracl_dist.data.known_ids import save_lookup
 from sracl_dist.data.strings import Register
 from sracl_dist.observe import Progress
 
@@ -91,6 +93,7 @@ def number_all(
     numbering = Numbering(num_items=len(items), first_users=_bounds(num_events, partition_rows))
     write_groups(folder, USERS_FILE, _by_partition(users, numbering))
     write_groups(folder, ITEMS_FILE, [{ITEM_IDS: items.joined(), BUSY_USERS: busy.astype(np.int32)}])
+    save_lookup(folder, 0, users.register, items.register)
     folder.write_json(SUMMARY, asdict(numbering))
     return numbering
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import NUM_INTERACTIONS, NUM_TRAIN, NUM_TRAIN_INTERACTIONS, NUM_VALIDATION, PAD, USER, USER_ID
+from sracl_dist.columns import NUM_TRAIN, NUM_VALIDATION, PAD, USER, USER_ID
 from sracl_dist.data.encode import ITEMS, TIMES, USER_IDS, USERS
 from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, kept_rows
 from sracl_dist.data.groups import open_groups, write_groups
@@ -73,7 +73,7 @@ def make_writer(folder: StageFolder, numbering: Numbering, kept: Kept, has_times
         save_dropped(folder, 0, partition, _dropped(columns, numbering.first_users[partition], ~keep))
         if not shard.num_rows:
             return
-        users = users_table(shard.start, user_ids, lengths, num_train)
+        users = users_table(shard.start, user_ids)
         folder.write_table(shard_of(kept, partition, USERS_TABLE).name, users)
         folder.write_table(shard.name, sequences.to_table(times, np.arange(shard.start, shard.stop)), NUMBERS)
 
@@ -125,13 +125,10 @@ def counted(folder: StageFolder, kept: Kept) -> tuple[NDArray[np.int64], list[in
     return counts, [min(times), max(times)] if times else None
 
 
-def users_table(first: int, user_ids: pa.Array, lengths: NDArray[np.int32], num_train: NDArray[np.int32]) -> pa.Table:
-    """Rows of the table `users` from the dense id `first` on."""
-    return pa.table(
-        {
-            USER: pa.array(np.arange(first, first + len(lengths), dtype=np.int64)),
-            USER_ID: user_ids.cast(pa.string()),
-            NUM_INTERACTIONS: pa.array(lengths, pa.int64()),
-            NUM_TRAIN_INTERACTIONS: pa.array(num_train, pa.int64()),
-        }
-    )
+def users_table(first: int, user_ids: pa.Array) -> pa.Table:
+    """Rows of the table `users` from the dense id `first` on.
+
+    It holds nothing that new events of a user change, so that a shard is written once.
+    """
+    users = np.arange(first, first + len(user_ids), dtype=np.int64)
+    return pa.table({USER: pa.array(users), USER_ID: user_ids.cast(pa.string())})

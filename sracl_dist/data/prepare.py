@@ -22,6 +22,7 @@ from sracl_dist.data.file_splits import plan_splits
 from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, keep_core
 from sracl_dist.data.groups import open_groups
 from sracl_dist.data.growth import LogFiles, can_grow, describe_log, grow
+from sracl_dist.data.known_ids import save_ids
 from sracl_dist.data.log_steps import WORK, LogSteps
 from sracl_dist.data.numbering import ITEMS_FILE, USERS_FILE, Numbering
 from sracl_dist.data.ordering import partition_name
@@ -33,7 +34,6 @@ from sracl_dist.data.state import (
     LOG,
     Memory,
     State,
-    ids_group,
     load_state,
     save_memory,
     save_state,
@@ -89,9 +89,12 @@ def _prepare_all(config: Config, source: Source, folder: StageFolder, log: LogFi
         files=log.files,
         text_files=log.text_files,
         dates=steps.dates,
+        hash_key=[steps.key.first, steps.key.second],
         tally=vars(steps.tally),
         texts=text_facts(texts, text_rejects),
         rounds=kept.rounds,
+        num_users=len(kept.lengths),
+        num_items=len(kept.popularity),
         num_log_rejects=num_rejects - len(text_rejects),
     )
     save_state(folder, state)
@@ -127,5 +130,6 @@ def _remember(
     )
     with open_groups(folder, USERS_FILE, [USER_IDS]) as users, open_groups(folder, ITEMS_FILE, [ITEM_IDS]) as items:
         user_ids = [users.arrow(partition, USER_IDS) for partition in range(numbering.num_partitions)]
-        save_memory(folder, 0, memory, ids_group(user_ids, [items.arrow(0, ITEM_IDS)]))
+        save_ids(folder, 0, user_ids, [items.arrow(0, ITEM_IDS)])
+    save_memory(folder, 0, memory)
     return memory

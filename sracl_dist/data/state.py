@@ -2,7 +2,7 @@
 
     state/log.json                    the files and settings that the tables were made from; written last
     state/growing.json                there while files are added
-    state/ids/<generation>.arrow      one group: ids of users and items that first appear in that generation
+    state/ids/                        ids of users and items, and how they are found; see known_ids
     state/<generation>.arrow          one group: the arrays of `Memory`
     state/dropped/<generation>/*      groups of events that the k-core removed; an item or user may come back
 
@@ -11,18 +11,18 @@ appeared, and a dense id if they stay.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.data.encode import ITEM_IDS, ITEMS, TIMES, USER_IDS, USERS
+from sracl_dist.data.encode import ITEMS, TIMES, USERS
 from sracl_dist.data.groups import Group, open_groups, write_groups
 from sracl_dist.data.interactions import Tally
+from sracl_dist.data.known_ids import IDS
+from sracl_dist.data.strings import HashKey
 from sracl_dist.errors import StorageError
 
 STATE = "state/"
@@ -91,17 +91,26 @@ class State:
     text_files: dict[str, str]
     dates: bool | None
     """Whether times are dates; see TimeParser."""
+    hash_key: list[int]
+    """With which the ids are found."""
     tally: dict[str, Any]
     texts: dict[str, Any]
     """What the manifest says about item texts."""
     rounds: list[dict[str, int]]
     """Of the k-core."""
+    num_users: int
+    """Users and items that stay."""
+    num_items: int
     num_log_rejects: int
     """Rows of the table of rejects that are of the log; those of item texts come behind."""
 
     def counts(self) -> Tally:
         """What became of the rows of the log."""
         return Tally(**self.tally | {"rejected": Counter(self.tally["rejected"])})
+
+    def key(self) -> HashKey:
+        """With which the ids are found."""
+        return HashKey(*self.hash_key)
 
 
 def load_state(folder: StageFolder) -> State | None:
@@ -122,16 +131,15 @@ def save_state(folder: StageFolder, state: State) -> None:
     """Make this the state; files of older generations that are no longer needed go."""
     folder.write_json(LOG, vars(state))
     current = f"{state.generation:06d}"
-    needed = (f"{STATE}{current}.", f"{STATE}dropped/{current}/", f"{STATE}ids/", LOG)
+    needed = (f"{STATE}{current}.", f"{STATE}dropped/{current}/", IDS, LOG)
     names = [name for name in folder.files(STATE) if not name.startswith(needed)]
     folder.delete(names)
     for generation in {name.split("/")[2] for name in names if name.startswith(f"{STATE}dropped/")}:
         folder.delete_folder(f"{STATE}dropped/{generation}")
 
 
-def save_memory(folder: StageFolder, generation: int, memory: Memory, ids: Group) -> None:
-    """Write a generation's arrays, and the ids that are new in it."""
-    write_groups(folder, f"{STATE}ids/{generation:06d}.arrow", [ids])
+def save_memory(folder: StageFolder, generation: int, memory: Memory) -> None:
+    """Write a generation's arrays."""
     write_groups(folder, f"{STATE}{generation:06d}.arrow", [vars(memory)])
 
 
@@ -145,15 +153,6 @@ def load_memory(folder: StageFolder, generation: int) -> Memory:
     names = [each.name for each in fields(Memory)]
     with open_groups(folder, f"{STATE}{generation:06d}.arrow", names) as reader:
         return Memory(**{name: reader.numpy(0, name) for name in names})
-
-
-def load_ids(folder: StageFolder, generation: int, name: str) -> pa.LargeStringArray:
-    """Ids of all users or items by number, up to a generation; `name` is USER_IDS or ITEM_IDS."""
-    parts = []
-    for each in range(generation + 1):
-        with open_groups(folder, f"{STATE}ids/{each:06d}.arrow", [name]) as reader:
-            parts.append(reader.arrow(0, name))
-    return pa.concat_arrays(parts)
 
 
 def dropped_name(generation: int, part: int) -> str:
@@ -176,9 +175,3 @@ def load_dropped(folder: StageFolder, generation: int, *, has_times: bool) -> Dr
                 parts[name].append(reader.numpy(0, name))
     columns = {name: np.concatenate(values) for name, values in parts.items()}
     return Dropped(users=columns[USERS], items=columns[ITEMS], times=columns.get(TIMES), rank=columns[RANK])
-
-
-def ids_group(user_ids: Iterable[pa.Array], item_ids: Iterable[pa.Array]) -> Group:
-    """The group of new ids."""
-    empty = pa.array([], pa.large_string())
-    return {USER_IDS: pa.concat_arrays([empty, *user_ids]), ITEM_IDS: pa.concat_arrays([empty, *item_ids])}

@@ -71,12 +71,17 @@ class Register:
     (array([1, 0, 2], dtype=int32), array([2]))
     """
 
-    def __init__(self) -> None:
-        self._first, self._second = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
-        self._numbers = np.zeros(0, np.int32)
+    def __init__(self, hashes: Hashes | None = None, numbers: NDArray[np.int32] | None = None) -> None:
+        """Begin with nothing, or with what `by_hash` of another one told."""
+        self._first, self._second = np.zeros((2, 0), np.uint64) if hashes is None else hashes.T
+        self._numbers = np.zeros(0, np.int32) if numbers is None else numbers
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+    def by_hash(self) -> tuple[Hashes, NDArray[np.int32]]:
+        """The strings by ascending hash: [N, 2] these, in columns, and [N] the number of each."""
+        return np.stack([self._first, self._second]).T, self._numbers
 
     def add(self, hashes: Hashes) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """[N] the number of each string, and the places among them at which new strings first appear, ascending.

@@ -1,4 +1,4 @@
-"""What prepare does, in a few plain loops over small logs: the oracle of its tests."""
+"""What prepare does, in a few plain loops: the oracle of its tests."""
 
 from collections import Counter
 from typing import Any
@@ -35,10 +35,10 @@ def usable_events(rows: list[Row], max_user_interactions: int | None = None) -> 
 
 def _latest(events: list[Row], limit: int, reasons: Counter[str]) -> list[Row]:
     number = {item: place for place, item in enumerate(dict.fromkeys(item for _, item, _ in events))}
-    stays = set()
-    for user in {user for user, _, _ in events}:
-        own = sorted({(time, number[item], item) for owner, item, time in events if owner == user})
-        stays |= {(user, item, time) for time, _, item in own[-limit:]}
+    own: dict[str, set[tuple[int, int, str]]] = {}
+    for user, item, time in events:
+        own.setdefault(user, set()).add((time, number[item], item))
+    stays = {(user, item, time) for user, found in own.items() for time, _, item in sorted(found)[-limit:]}
     reasons["over the limit"] = sum(event not in stays for event in events)
     return [event for event in events if event in stays]
 

@@ -15,7 +15,9 @@ from test_sharded_prepare import SURE, config_for, found_histories, logs, write_
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.data import growth
+from sracl_dist.data.known_ids import KnownIds
 from sracl_dist.data.sequences import load_sequences
+from sracl_dist.data.strings import HashCollisionError, collision
 from sracl_dist.errors import StorageError
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
@@ -296,6 +298,37 @@ def test_nothing_new_after_an_addition_whose_manifest_is_lost(tmp_path, monkeypa
     _, second = run_prepare(config_for(tmp_path / "run", names))
     assert described_tables(run) == tables
     assert first == second
+
+
+def test_what_does_not_change_is_not_written_again(tmp_path):
+    rng = np.random.default_rng(4)
+    rows = [(f"u{user}", f"i{item}", str(n)) for n, (user, item) in enumerate(rng.integers(0, 30, (700, 2)).tolist())]
+    names = write_files(tmp_path, [rows, [("u1", "i2", "900"), *((f"new{n % 2}", f"i{n}", "901") for n in range(20))]])
+    run, _ = run_prepare(config_for(tmp_path / "run", names[:1], shard_rows=100))
+    folder = run.stage("prepare")
+    old = {name: os.stat(folder.path(name)).st_mtime_ns for name in folder.files()}
+    run_prepare(config_for(tmp_path / "run", names, shard_rows=100))
+    kept = {name for name in folder.files() if os.stat(folder.path(name)).st_mtime_ns == old.get(name)}
+    assert kept == {name for name in old if name.startswith(("users/", "sequences/", "state/ids/"))}
+    assert len(kept) > 15
+    assert folder.files("users")[-1] == "users/000000000030-000000000032.parquet"
+
+
+def test_after_a_collision_of_hashes_the_whole_log_is_read_with_another_key(tmp_path, monkeypatch):
+    names = write_files(tmp_path, [SURE, SURE[:5]])
+    run, _ = run_prepare(config_for(tmp_path / "run", names[:1]))
+    key = run.stage("prepare").read_json("state/log.json")["hash_key"]
+    with monkeypatch.context() as patch:
+        patch.setattr(KnownIds, "find", lambda *_: (_ for _ in ()).throw(collision()))
+        with pytest.raises(HashCollisionError, match="run the job again"):
+            run_prepare(config_for(tmp_path / "run", names))
+    added = grows(monkeypatch)
+    run, grown = run_prepare(config_for(tmp_path / "run", names))
+    assert not added
+    assert run.stage("prepare").read_json("state/log.json")["hash_key"] != key
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
+    assert described(run) == described(whole_run)
+    same_facts(grown, whole)
 
 
 def described_tables(run):
