@@ -24,24 +24,39 @@ ROOM_CHECK_S = 30.0
 Shard = TypeVar("Shard")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """What the connected cluster offers."""
 
-    num_cpus: int
     num_gpus: int
     """At least 1 where `cluster.use_gpus` says that there will be some, and 0 where it says that none is used."""
-    num_nodes: int
-    """Nodes with CPUs for work."""
-    cpus_per_node: int
-    """CPUs of the smallest of them."""
     is_local: bool
     """Whether this process started it, so that its only node is this machine."""
 
+    @property
+    def num_cpus(self) -> int:
+        """CPUs of the nodes that are there at the moment."""
+        return sum(cpus_of_nodes())
+
     def cpus_for_each(self, num_workers: int) -> int:
-        """CPUs of a worker when `num_workers` share the nodes evenly; no worker can span two nodes."""
-        workers_per_node = math.ceil(num_workers / max(1, self.num_nodes))
-        return max(1, self.cpus_per_node // workers_per_node)
+        """CPUs of a worker when `num_workers` share the nodes evenly; no worker can span two nodes.
+
+        Where no node has a CPU for work yet, this waits for nodes with room for the workers, to see how large they are.
+
+        Raises:
+            SetupError: no such node has come.
+        """
+        if not cpus_of_nodes():
+            require_room(num_workers, 1, 0)
+        cpus = cpus_of_nodes()
+        workers_per_node = math.ceil(num_workers / max(1, len(cpus)))
+        return max(1, min(cpus, default=1) // workers_per_node)
+
+
+def cpus_of_nodes() -> list[int]:
+    """CPUs of every node that has some for work."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
 
 
 @contextlib.contextmanager
@@ -90,16 +105,8 @@ def usable_cpus() -> int:
 
 
 def _describe(config: ClusterConfig, *, is_local: bool) -> Cluster:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    return Cluster(
-        num_cpus=sum(cpus),
-        num_gpus={None: gpus, True: max(1, gpus), False: 0}[config.use_gpus],
-        num_nodes=len(cpus),
-        cpus_per_node=min(cpus, default=1),
-        is_local=is_local,
-    )
+    gpus = int(sum(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]))
+    return Cluster(num_gpus={None: gpus, True: max(1, gpus), False: 0}[config.use_gpus], is_local=is_local)
 
 
 class _Worker:

@@ -31,5 +31,14 @@ class StageError(SraclError):
 
 def first_line(error: BaseException, max_chars: int = 300) -> str:
     """The first line of an error's message, or its kind where it has none, for use within a sentence."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:max_chars].rstrip(".")
+    return _line(error, 0, max_chars)
+
+
+def last_line(error: BaseException, max_chars: int = 300) -> str:
+    """The last one, which says why where a trace stands before it."""
+    return _line(error, -1, max_chars)
+
+
+def _line(error: BaseException, place: int, max_chars: int) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines[place] if lines else type(error).__name__).strip()[:max_chars].rstrip(".")

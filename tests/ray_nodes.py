@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, started as the manual says, each of one CPU."""
+"""A Ray cluster of several nodes on this machine, started as the manual says."""
 
 import contextlib
 import os
@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -49,23 +50,25 @@ class Nodes:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # or whatever else runs here goes first, and tests run out of time
             "OMP_NUM_THREADS": "1",
         }
 
-    def start_head(self) -> None:
+    def start_head(self, num_cpus: int) -> None:
         _, port = self.address.split(":")
         self._start(
+            num_cpus,
             f"--head --port={port} --node-ip-address=127.0.0.1 --include-dashboard=true --dashboard-host=127.0.0.1 "
-            f"--dashboard-port={self.dashboard.rsplit(':', 1)[1]} --temp-dir={self._folder}"
+            f"--dashboard-port={self.dashboard.rsplit(':', 1)[1]}",
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._ray("job", "list", "--address", self.dashboard).returncode:
             assert time.monotonic() < deadline, "the dashboard does not answer"
             time.sleep(1)
 
-    def add(self) -> subprocess.Popen[bytes]:
+    def add(self, num_cpus: int = 1) -> subprocess.Popen[bytes]:
         """Start one more node; it takes a few seconds until it is there."""
-        return self._start(f"--address={self.address} --node-ip-address=127.0.0.1")
+        return self._start(num_cpus, f"--address={self.address} --node-ip-address=127.0.0.1")
 
     def wait_for(self, num_nodes: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -84,12 +87,15 @@ class Nodes:
         return found
 
     def lose_node(self, worker: str) -> None:
-        """Kill the raylet of a node, not the head, that has a worker with such a title."""
-        for raylet in self.raylets()[1:]:
-            if any(worker in " ".join(child.cmdline()) for child in raylet.children()):
-                raylet.kill()
+        """Kill all that runs on a node, not the head, that has a process with such a title."""
+        for node in self.processes[1:]:
+            processes = self._processes_of(node)
+            if any(worker in title_of(process) for process in processes):
+                for process in processes:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
                 return
-        raise AssertionError(f"no node has a worker {worker}")
+        raise AssertionError(f"no node has a process {worker}")
 
     def submit(self, *entrypoint: str, folder: Path = ROOT) -> subprocess.Popen[str]:
         """`ray job submit` from the folder, which ends when the job does."""
@@ -110,11 +116,20 @@ class Nodes:
         if CURRENT_CLUSTER.is_file() and CURRENT_CLUSTER.read_text() == self.address:
             CURRENT_CLUSTER.unlink()
 
-    def _start(self, options: str) -> subprocess.Popen[bytes]:
+    def _processes_of(self, node: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        try:
+            first = psutil.Process(node.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _start(self, num_cpus: int, options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [
-                *("ray", "start", "--block", "--num-cpus=1", "--object-store-memory=80000000"),
+                *("ray", "start", "--block", f"--num-cpus={num_cpus}", "--object-store-memory=80000000"),
                 f"--dashboard-agent-listen-port={free_port()}",  # jobs come through it, and its default may be taken
+                # Nodes that share it unpack the code of a job anew under the feet of the others' workers.
+                f"--temp-dir={self._folder}/{len(self.processes)}",
                 *options.split(),
             ],
             env=self.environment,
@@ -139,13 +154,21 @@ class Nodes:
         return subprocess.run(["ray", *arguments], env=self.environment, capture_output=True, check=False)
 
 
+def title_of(process: psutil.Process) -> str:
+    """Its command line, or an empty text where it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 @contextlib.contextmanager
-def ray_nodes(num_workers: int) -> Iterator[Nodes]:
-    """A head and so many nodes; the folder's name is short because sockets lie in it."""
+def ray_nodes(num_workers: int, *, head_cpus: int = 1) -> Iterator[Nodes]:
+    """A head and so many nodes of one CPU; the folder's name is short because sockets lie in it."""
     folder = Path(tempfile.mkdtemp(prefix="rn-"))
     nodes = Nodes(folder)
     try:
-        nodes.start_head()
+        nodes.start_head(head_cpus)
         for number in range(num_workers):  # two raylets that start at once on a machine take the same socket
             nodes.add()
             nodes.wait_for(number + 2)
@@ -155,16 +178,34 @@ def ray_nodes(num_workers: int) -> Iterator[Nodes]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def read_until(words: str, job: subprocess.Popen[str]) -> None:
+    """Read the job's log as far as a line with these words."""
+    assert job.stdout is not None
+    told = []
+    for line in job.stdout:
+        told.append(line)
+        if words in line:
+            return
+    raise AssertionError("".join(told))
+
+
 def log_of(job: subprocess.Popen[str], timeout_s: float = 300) -> str:
-    """What the job told until it ended."""
-    told, _ = job.communicate(timeout=timeout_s)
+    """What the job told until it ended, behind what was read already; it is killed when that takes too long."""
+    assert job.stdout is not None
+    timer = threading.Timer(timeout_s, job.kill)
+    timer.start()
+    told = job.stdout.read()
+    timer.cancel()
+    job.wait()
     return told
 
 
-def wait_until(reached: Sequence[Path], job: subprocess.Popen[str], timeout_s: float = 200) -> None:
-    """Wait until one of the files or folders is there, and not empty."""
+def wait_until(reached: Callable[[], bool], job: subprocess.Popen[str], timeout_s: float = 200) -> None:
+    """Wait until it is reached while the job runs."""
     deadline = time.monotonic() + timeout_s
-    while not any((path.is_dir() and any(path.iterdir())) or path.is_file() for path in reached):
+    while not reached():
         assert job.poll() is None, log_of(job)
-        assert time.monotonic() < deadline, f"none of {reached} came"
+        if time.monotonic() > deadline:
+            job.kill()
+            raise AssertionError(f"it was not reached in {timeout_s:g} s: {log_of(job)}")
         time.sleep(0.05)

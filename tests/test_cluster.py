@@ -149,6 +149,21 @@ def test_nodes_that_do_not_come_are_waited_for_and_then_refused(cluster: Cluster
         collect(make_square, (0,), 5, num_workers=3)
 
 
+def test_where_no_node_has_cpus_the_size_of_those_that_come_counts(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, large, small = ({"Alive": True, "Resources": {"CPU": cpus}} for cpus in (0.0, 16.0, 12.0))
+    looks = iter([[head]] * 6)
+    monkeypatch.setattr(ray, "nodes", lambda: next(looks, [head, large, small]))
+    with connected(ClusterConfig(wait_s=60)) as described:
+        assert described.num_cpus == 0
+        assert described.cpus_for_each(3) == 6
+        assert described.num_cpus == 28
+    monkeypatch.setattr(ray, "nodes", lambda: [head])
+    with connected(ClusterConfig()) as described, pytest.raises(SetupError, match="room for 0 workers with 1 CPU each"):
+        described.cpus_for_each(3)
+
+
 @pytest.mark.parametrize(("use_gpus", "num_gpus"), [(None, 0), (True, 1), (False, 0)])
 def test_gpus_that_are_not_there_yet_count_where_the_setting_says_so(
     cluster: Cluster, use_gpus: bool | None, num_gpus: int

@@ -1,19 +1,25 @@
 """Jobs submitted to a cluster of several nodes on this machine: logs, exit status, and nodes that are lost."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from named_shards import name_shards
-from ray_nodes import ROOT, Nodes, log_of, ray_nodes, wait_until
-from small_run import NUM_USERS, small_values, write_log
-from synthetic import make_sequences, write_run
+from ray_nodes import ROOT, Nodes, log_of, ray_nodes, read_until, wait_until
+from small_run import NUM_ITEMS, NUM_USERS, small_values, write_log
+from synthetic import make_sequences, tables_of, write_run
 
 from sracl_dist.artifacts import RunFolder
+from sracl_dist.columns import PROMPT_HASH, TEXT
 from sracl_dist.config import load_config
 from sracl_dist.stages import STAGES, stage_status
+from sracl_dist.train.loop import fit, make_trainer
+from sracl_dist.train.state import Progress
+from sracl_dist.train.worker import Worker
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -39,6 +45,19 @@ def three_nodes(nodes: Nodes) -> Nodes:
     return nodes
 
 
+def texts_by_hash(run: RunFolder) -> dict[str, str]:
+    """Every answer that is stored."""
+    rows = run.stage("profile").read_shards("generated/")
+    return dict(zip(rows[PROMPT_HASH].to_pylist(), rows[TEXT].to_pylist(), strict=True))
+
+
+def curve_of(run: RunFolder) -> list[dict[str, Any]]:
+    """The epochs that training has finished."""
+    folder = run.stage("train")
+    lines = folder.read_bytes("metrics.jsonl").splitlines() if folder.exists("metrics.jsonl") else []
+    return [json.loads(line) for line in lines]
+
+
 def finish_before(stage: str, config_file: str, run: RunFolder) -> None:
     """Give the stages before this one manifests as if they had been made with this configuration."""
     config = load_config(config_file)
@@ -49,6 +68,42 @@ def finish_before(stage: str, config_file: str, run: RunFolder) -> None:
             old = folder.manifest()
             draft.rows = old.rows if old else {}
             folder.commit(draft)
+
+
+@pytest.mark.llm
+def test_a_pipeline_begins_without_nodes_and_ends_though_it_loses_some(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    values = small_values(tmp_path) | {"cluster": {"wait_s": 120}}
+    values["profile"] |= {"dtype": "float32"}  # processors that do not multiply bfloat16 would take minutes
+    values["train"] |= {"epochs": 20, "patience": 20, "min_workers": 1}
+    config_file, run = write_config(tmp_path, values), RunFolder(values["run"]["dir"])
+    with ray_nodes(0, head_cpus=0) as nodes:
+        job = nodes.submit("python", "jobs/pipeline.py", "--config", config_file)
+        read_until("cluster: asking for nodes with room for 1 workers with 1 CPU each", job)
+        for number in (2, 3, 4):
+            nodes.add()
+            nodes.wait_for(number)
+        wait_until(lambda: bool(run.stage("profile").files("generated/")), job)
+        nodes.lose_node("VLLM::EngineCore")
+        early = texts_by_hash(run)
+        wait_until(lambda: len(curve_of(run)) >= 3, job, timeout_s=400)
+        nodes.lose_node("ray::RayTrainWorker")
+        told = log_of(job)
+    assert job.returncode == 0, told
+    assert "pipeline: finished in" in told
+    config = load_config(config_file)
+    assert all(stage_status(stage, config, run).done for stage in STAGES.values())
+    tables = [run.stage("profile").read_table(f"{kind}.parquet") for kind in ("items", "users")]
+    assert [table.num_rows for table in tables] == [NUM_ITEMS, NUM_USERS]
+    assert all(text for table in tables for text in table[TEXT].to_pylist())
+    final = texts_by_hash(run)
+    assert 0 < len(early) < len(final)
+    assert final.keys() == {hash_ for table in tables for hash_ in table[PROMPT_HASH].to_pylist()}
+    assert early.items() <= final.items()
+    assert f"profile: answers: {len(final)} rows in" in told, "no answer came twice"
+    curve = curve_of(run)
+    assert len(curve) == 20
+    assert [line["num_workers"] for line in (curve[0], curve[-1])] == [2, 1]
 
 
 def test_a_job_takes_the_code_along_and_leaves_the_rest(three_nodes: Nodes) -> None:
@@ -92,15 +147,12 @@ def test_a_stage_waits_for_nodes_that_come(three_nodes: Nodes, tmp_path: Path) -
     assert refused.returncode == 1
     assert "has room for 3 workers with 1 CPU each after 1.0s of waiting (cluster.wait_s)" in told
     job = three_nodes.submit("python", "jobs/train.py", "--config", config)
-    assert job.stdout is not None
-    for line in job.stdout:
-        if "cluster: asking for nodes with room for 4 workers with 1 CPU each" in line:
-            break
+    read_until("cluster: asking for nodes with room for 4 workers with 1 CPU each", job)
     three_nodes.add()
-    told = job.stdout.read()
-    assert job.wait() == 0, told
+    told = log_of(job)
+    assert job.returncode == 0, told
     assert "cluster: room for: 4 workers" in told
-    assert len(run.stage("train").read_bytes("metrics.jsonl").splitlines()) == 1
+    assert len(curve_of(run)) == 1
 
 
 def test_training_goes_on_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path) -> None:
@@ -111,14 +163,38 @@ def test_training_goes_on_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path
     config = write_config(tmp_path, values)
     finish_before("train", config, run)
     job = three_nodes.submit("python", "jobs/train.py", "--config", config)
-    wait_until([tmp_path / "run" / "train" / "metrics.jsonl"], job)
+    wait_until(lambda: bool(curve_of(run)), job)
     three_nodes.lose_node("ray::RayTrainWorker")
     told = log_of(job)
     assert job.returncode == 0, told
     assert "/12 epochs" in told
-    lines = run.stage("train").read_bytes("metrics.jsonl").splitlines()
-    assert len(lines) == 12
+    assert len(curve_of(run)) == 12
     assert run.stage("train").manifest() is not None
+
+
+def test_training_goes_on_with_fewer_workers_when_no_node_comes(three_nodes: Nodes, tmp_path: Path) -> None:
+    sequences = make_sequences(400)
+    run = write_run(tmp_path / "run", sequences)
+    values = small_values(tmp_path) | {"cluster": {}}
+    values["model"] |= {"dropout": 0, "attention_dropout": 0}
+    values["objectives"] = {"terms": ["next_item", "cross_sequence"]}  # which draw nothing
+    values["train"] = {"epochs": 12, "patience": 12, "batch_rows": 8, "num_workers": 3, "min_workers": 1}
+    config_file = write_config(tmp_path, values)
+    finish_before("train", config_file, run)
+    job = three_nodes.submit("python", "jobs/train.py", "--config", config_file)
+    wait_until(lambda: len(curve_of(run)) >= 3, job)
+    three_nodes.lose_node("ray::RayTrainWorker")
+    told = log_of(job)
+    assert job.returncode == 0, told
+    curve = curve_of(run)
+    assert [line["num_workers"] for line in (curve[0], curve[-1])] == [3, 2]
+    trainer = make_trainer(load_config(config_file), sequences, tables_of(run, sequences), Worker())
+    alone = Progress()
+    for _ in fit(trainer, alone):
+        pass
+    for line, expected in zip(curve, alone.history, strict=True):
+        assert line["step"] == expected["step"]
+        assert line["loss"] == pytest.approx(expected["loss"], rel=1e-3)
 
 
 def test_neighbours_are_complete_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path) -> None:
@@ -131,7 +207,7 @@ def test_neighbours_are_complete_when_a_node_is_lost(three_nodes: Nodes, tmp_pat
     config = write_config(tmp_path, values)
     finish_before("neighbours", config, run)
     job = three_nodes.submit("python", "jobs/neighbours.py", "--config", config)
-    wait_until([tmp_path / "run" / "neighbours" / "blocks" / "users"], job)
+    wait_until(lambda: bool(run.stage("neighbours").files("blocks/users/")), job)
     three_nodes.lose_node("ray::_Worker")
     told = log_of(job)
     assert job.returncode == 0, told

@@ -16,6 +16,7 @@ from object_store import CREDENTIALS, RefusingProxy, location, s3_server
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 from synthetic import make_config, make_sequences, write_best, write_run
 
+from sracl_dist import cluster as cluster_module
 from sracl_dist import recommend as recommend_stage
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import Cluster
@@ -42,7 +43,7 @@ def proxy(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[RefusingProx
 
 @contextlib.contextmanager
 def connected(*_: object) -> Iterator[Cluster]:
-    yield Cluster(num_cpus=2, num_gpus=0, num_nodes=1, cpus_per_node=2, is_local=True)
+    yield Cluster(num_gpus=0, is_local=True)
 
 
 def sent(value: Any) -> Any:
@@ -74,6 +75,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in (evaluate_stage, recommend_stage):
         monkeypatch.setattr(stage, "connected", connected)
         monkeypatch.setattr(stage, "map_shards", map_shards)
+    monkeypatch.setattr(cluster_module, "cpus_of_nodes", lambda: [2])
     monkeypatch.setattr(neighbours_stage, "connected", connected)
     monkeypatch.setattr(neighbours_stage, "broadcast_shards", broadcast_shards)
 

@@ -10,6 +10,7 @@ BENCHES = {
     "prepare": "sracl_dist.bench.prepare:measure",
     "train": "sracl_dist.bench.train:measure",
     "train_catalogue": "sracl_dist.bench.train_catalogue:measure",
+    "train_scaling": "sracl_dist.bench.train_scaling:measure",
     "train_workers": "sracl_dist.bench.train_workers:measure",
 }
 """`module:function` by name; imported only when it is asked for."""

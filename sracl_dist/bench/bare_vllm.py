@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sracl_dist.config.sections import ProfileConfig
-from sracl_dist.profiles.engine import cpu_dtype, cpu_environment, engine_settings
+from sracl_dist.precision import cpu_multiplies_bfloat16
+from sracl_dist.profiles.engine import cpu_environment, engine_settings, for_cpu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,8 @@ def generate_bare(model: str, config: ProfileConfig, cpus: int, prompts: Sequenc
     os.environ.update(cpu_environment(config, cpus, alone=True))
     from vllm import LLM, SamplingParams
 
-    dtype = cpu_dtype() if config.dtype == "auto" else config.dtype
-    engine = LLM(model, **engine_settings(config, 0, dtype))
+    config = for_cpu(config, multiplies_bfloat16=cpu_multiplies_bfloat16())
+    engine = LLM(model, **engine_settings(config, num_gpus=0))
     sampling = SamplingParams(
         temperature=config.temperature,
         repetition_penalty=config.repetition_penalty,

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from ray.exceptions import RayActorError, RayError
 from sracl_dist.cluster import Cluster
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import ProfileConfig
-from sracl_dist.errors import SetupError, StageError
+from sracl_dist.errors import SetupError, StageError, last_line
 from sracl_dist.precision import cpu_multiplies_bfloat16
 from sracl_dist.profiles.answers import ANSWERS, EngineDied
 from sracl_dist.profiles.attempts import sampling_of
@@ -32,8 +33,10 @@ NOTICES = ("ray", "ray.data", "ray._private.worker", "ray.llm")
 """Loggers whose notices would drown the job's own lines."""
 SMALL_TASKS_CPUS = 0.3
 """All of them together."""
-MAX_RESTARTS = 1
-"""How often a dead engine gets its prompts again before whoever asked hears of it. Ray Data's own limit is none."""
+DEATHS = {"max_restarts": 1, "max_task_retries": -1}
+"""An engine that dies starts once more, elsewhere where its node is lost, and gets its prompts again, before whoever
+asked hears of it; Ray Data's own limit is none. Calls are tried without end: until Ray knows that a node is lost, more
+of them fail than one would allow, and a second death ends them anyway."""
 ENGINE_STAGE = "vLLMEngineStage"
 MAX_ERROR_CHARS = 300
 ERROR_COLUMN = "__inference_error__"
@@ -51,7 +54,12 @@ def generate_answers(
         EngineDied: an engine that had started died twice.
         StageError: an engine cannot start.
     """
-    _check_setup(config, cluster)
+    _check_packages(cluster)
+    cpus = _require_room(config, cluster)
+    if not cluster.num_gpus:
+        # Nodes with processors are taken for alike; the one that runs this task answers for all.
+        on_node = ray.remote(num_cpus=SMALL_TASK_CPUS)(cpu_multiplies_bfloat16)
+        config = for_cpu(config, multiplies_bfloat16=ray.get(on_node.remote()))
     for name in NOTICES:
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -82,14 +90,13 @@ def generate_answers(
         }
 
     processor = build_processor(
-        _processor_config(model, config, cluster),
+        _processor_config(model, config, cluster, cpus),
         preprocess=before,
         postprocess=after,
         preprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
         postprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
     )
-    limits = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}
-    processor.get_stage_by_name(ENGINE_STAGE).map_batches_kwargs.update(limits)
+    processor.get_stage_by_name(ENGINE_STAGE).map_batches_kwargs.update(DEATHS)
     # One block at a time, because a list of all of them would be a second copy of the prompts in this process.
     starts = range(0, len(prompts), config.batch_rows)
     blocks: list[Any] = [ray.put(_to_block(prompts[start : start + config.batch_rows], config)) for start in starts]
@@ -120,11 +127,10 @@ def _engine_errors() -> Iterator[None]:
         yield
     except (RayError, RuntimeError, ValueError) as error:
         cause = getattr(error, "cause", None) or error
-        lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-        reason = lines[-1][:MAX_ERROR_CHARS] if lines else type(cause).__name__
         kind = EngineDied if _is_death(cause) else StageError
         raise kind(
-            f"The language model stopped ({reason}); what was answered is kept, mend the cause and run the stage again."
+            f"The language model stopped ({last_line(cause)}); what was answered is kept, mend the cause and run the "
+            f"stage again."
         ) from error
 
 
@@ -133,19 +139,16 @@ def _is_death(cause: BaseException) -> bool:
     return isinstance(cause, RayActorError) and not cause.actor_init_failed
 
 
-def _processor_config(model: str, config: ProfileConfig, cluster: Cluster) -> vLLMEngineProcessorConfig:
+def _processor_config(model: str, config: ProfileConfig, cluster: Cluster, cpus: int) -> vLLMEngineProcessorConfig:
     settings: dict[str, Any] = {}
-    dtype = config.dtype
     if not cluster.num_gpus:
-        dtype = ray.get(_cpu_dtype.remote()) if dtype == "auto" else dtype
-        cpus = config.cpus_per_replica or cluster.cpus_for_each(config.num_replicas)
         alone = config.num_replicas == 1 and cluster.is_local
         # The processor needs an explicit bundle to ask for no GPU.
         settings["placement_group_config"] = {"bundles": [{"CPU": _reserved_cpus(cpus)}]}
         settings["runtime_env"] = {"env_vars": cpu_environment(config, cpus, alone=alone)}
     return vLLMEngineProcessorConfig(
         model_source=model,
-        engine_kwargs=engine_settings(config, cluster.num_gpus, dtype),
+        engine_kwargs=engine_settings(config, cluster.num_gpus),
         concurrency=(config.num_replicas, config.num_replicas),
         batch_size=config.batch_rows,
         max_concurrent_batches=max(2, math.ceil(1.5 * config.max_running_prompts / config.batch_rows)),
@@ -163,21 +166,15 @@ def _reserved_cpus(cpus: int) -> float:
     return cpus - 1 if cpus > 1 else 0.5
 
 
-@ray.remote(num_cpus=SMALL_TASK_CPUS)
-def _cpu_dtype() -> str:
-    """What `auto` is on the nodes of a cluster, the first of which answers for all."""
-    return cpu_dtype()
+def for_cpu(config: ProfileConfig, *, multiplies_bfloat16: bool) -> ProfileConfig:
+    """The settings with `auto` decided for engines on a processor."""
+    return replace(config, dtype="bfloat16" if multiplies_bfloat16 else "float32") if config.dtype == "auto" else config
 
 
-def cpu_dtype() -> str:
-    """What `auto` is on this machine's processor."""
-    return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
-
-
-def engine_settings(config: ProfileConfig, num_gpus: int, dtype: str) -> dict[str, Any]:
+def engine_settings(config: ProfileConfig, num_gpus: int) -> dict[str, Any]:
     """Arguments of the engine itself."""
     engine: dict[str, Any] = {
-        "dtype": dtype,
+        "dtype": config.dtype,
         "max_model_len": config.max_prompt_tokens + config.max_output_tokens,
         "max_num_seqs": config.max_running_prompts,
         "enable_prefix_caching": True,
@@ -217,18 +214,23 @@ def _to_answers(batch: pa.Table) -> pa.Table:
     return pa.table(columns, schema=ANSWERS)
 
 
-def _check_setup(config: ProfileConfig, cluster: Cluster) -> None:
-    """Refuse what is known to wait for ever or to break in the middle of a run."""
+def _require_room(config: ProfileConfig, cluster: Cluster) -> int:
+    """Refuse what is known to wait for ever; returns the cores that an engine without a GPU computes on, else 0."""
     if cluster.num_gpus:
         require_room(config.num_replicas, 0, config.gpus_per_replica, "profile.num_replicas")
-    else:
-        cpus = config.cpus_per_replica or cluster.cpus_for_each(config.num_replicas)
-        require_room(config.num_replicas, _reserved_cpus(cpus), 0, "profile.num_replicas")
-        if config.num_replicas * _reserved_cpus(cpus) > cluster.num_cpus - SMALL_TASKS_CPUS:
-            raise SetupError(
-                f"{config.num_replicas} engines leave none of the cluster's {cluster.num_cpus} CPUs for the tasks "
-                f"around them; lower profile.num_replicas or profile.cpus_per_replica."
-            )
+        return 0
+    cpus = config.cpus_per_replica or cluster.cpus_for_each(config.num_replicas)
+    require_room(config.num_replicas, _reserved_cpus(cpus), 0, "profile.num_replicas")
+    if config.num_replicas * _reserved_cpus(cpus) > cluster.num_cpus - SMALL_TASKS_CPUS:
+        raise SetupError(
+            f"{config.num_replicas} engines leave none of the cluster's {cluster.num_cpus} CPUs for the tasks "
+            f"around them; lower profile.num_replicas or profile.cpus_per_replica."
+        )
+    return cpus
+
+
+def _check_packages(cluster: Cluster) -> None:
+    """Refuse what is known to break in the middle of a run."""
     if importlib.util.find_spec("vllm") is None:
         raise SetupError("vLLM is not installed; install the extra cpu or gpu of this package.")
     import torch

@@ -1,6 +1,7 @@
 """A watchdog over an iterator that may block for ever, such as one of Ray Data whose engines hang."""
 
 import contextlib
+import contextvars
 import ctypes
 import queue
 import threading
@@ -65,7 +66,9 @@ class _Source(Generic[T]):
         self.ready: queue.Queue[T | _End] = queue.Queue(MAX_WAITING)
         self._items = _closable(items)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watched-iterator", daemon=True)
+        # In the reader's context, which knows for example how long nodes are waited for.
+        work = contextvars.copy_context().run
+        self._thread = threading.Thread(target=work, args=(self._run,), name="watched-iterator", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sracl_dist import observe
 from sracl_dist.config import Config
@@ -84,7 +85,9 @@ class Display:
     """
 
     def __init__(self, config: Config, num_targets: int, trackers: Trackers) -> None:
-        self.board: Any = ray.remote(_Board).options(num_cpus=0).remote()
+        # On this process's node, since on another it would be lost with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.board: Any = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
         self._num_workers, self._min_workers = config.train.num_workers, config.train.min_workers
         self._trackers, self._tracked = trackers, 0
         self._epochs, self._metric = config.train.epochs, config.train.metric

@@ -28,7 +28,7 @@ from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.cluster import connected
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences, load_sequences
-from sracl_dist.errors import SraclError, StageError, StorageError, first_line
+from sracl_dist.errors import SraclError, StageError, StorageError, first_line, last_line
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import say
 from sracl_dist.room import require_room
@@ -120,7 +120,7 @@ def _run_workers(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> R
         raise _as_sentence(error, folder) from error
     except RayActorError as error:
         raise StageError(
-            f"The process that leads training died ({first_line(error)}); see its log, memory first, and run it again."
+            f"The process that leads training died ({last_line(error)}); see its log, memory first, and run it again."
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise _unwritable(error, folder) from error

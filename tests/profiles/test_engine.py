@@ -14,11 +14,11 @@ from sracl_dist.profiles import engine
 def make_cluster(num_nodes: int, cpus_per_node: int, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     nodes = [{"Alive": True, "Resources": {"CPU": float(cpus_per_node)}} for _ in range(num_nodes)]
     monkeypatch.setattr(cluster_module.ray, "nodes", lambda: nodes)
-    return Cluster(num_nodes * cpus_per_node, 0, num_nodes, cpus_per_node, is_local=num_nodes == 1)
+    return Cluster(num_gpus=0, is_local=num_nodes == 1)
 
 
 def bundle(config: ProfileConfig, cluster: Cluster) -> float:
-    settings = engine._processor_config("model", config, cluster)
+    settings = engine._processor_config("model", config, cluster, engine._require_room(config, cluster))
     return float(settings.placement_group_config["bundles"][0]["CPU"])
 
 
@@ -31,7 +31,6 @@ def test_an_engine_fits_on_one_node_and_leaves_room(
 ) -> None:
     cluster = make_cluster(num_nodes, cpus_per_node, monkeypatch)
     config = ProfileConfig(num_replicas=num_replicas)
-    engine._check_setup(config, cluster)
     assert bundle(config, cluster) == expected
     assert num_replicas * expected < cluster.num_cpus
 
@@ -51,13 +50,21 @@ def test_what_could_never_start_is_refused(
     if settings == {"num_replicas": 2}:
         settings = {"num_replicas": 2, "cpus_per_replica": 2}
     with pytest.raises(SetupError, match=message):
-        engine._check_setup(ProfileConfig(**settings), cluster)
+        engine._require_room(ProfileConfig(**settings), cluster)
 
 
 def test_cores_are_named_only_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for num_nodes, named in ((1, True), (2, False)):
         cluster = make_cluster(num_nodes, 2, monkeypatch)
-        settings = engine._processor_config("model", ProfileConfig(), cluster)
+        settings = engine._processor_config("model", ProfileConfig(), cluster, 2)
         environment = settings.runtime_env["env_vars"]
         assert (environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind") is not named
         assert environment["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_processor_without_bfloat16_gets_float32_where_the_format_is_left_open() -> None:
+    for multiplies, chosen in ((True, "bfloat16"), (False, "float32")):
+        settings = engine.for_cpu(ProfileConfig(), multiplies_bfloat16=multiplies)
+        assert engine.engine_settings(settings, 0)["dtype"] == chosen
+        named = engine.for_cpu(ProfileConfig(dtype="float16"), multiplies_bfloat16=multiplies)
+        assert engine.engine_settings(named, 0)["dtype"] == "float16"

@@ -1,5 +1,6 @@
 """A watched iterator: its items, its errors, and what happens when it blocks."""
 
+import contextvars
 import threading
 import time
 from collections.abc import Iterator
@@ -106,3 +107,9 @@ def test_a_source_that_cannot_be_interrupted_is_left_behind(monkeypatch: pytest.
 
 def test_an_iterator_without_close_is_watched_as_well() -> None:
     assert list(watched(iter([1, 2]), 5)) == [1, 2]
+
+
+def test_items_are_made_in_the_context_of_the_reader() -> None:
+    place: contextvars.ContextVar[str] = contextvars.ContextVar("place")
+    place.set("here")
+    assert list(watched((place.get() for _ in range(2)), 5)) == ["here", "here"]
