@@ -24,13 +24,12 @@ from sracl_dist.data.histories import Histories
 from sracl_dist.evaluate.best import best_items
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores, Chunk
+from sracl_dist.evaluate.threads import side_by_side
 from sracl_dist.model.encoders import inference_encoder
 from sracl_dist.observe import Progress, say
 
 LENGTHS = (5, 51)
 """Range of the histories' lengths, the end excluded."""
-BARE_USERS = 512
-"""Users whose product with the catalogue is measured alone after every shard."""
 TOLERABLE_WAITING = 0.02
 
 
@@ -152,16 +151,17 @@ def _measure(
         users = slice(start, min(start + settings.shard_users, num_users))
         work_s += seconds(lambda users=users: work(users), scores.device)  # type: ignore[misc]
         peaks.append(matrix_gflops(settings.matrix_width, scores.device))
-        few = histories[start : min(start + BARE_USERS, num_users)]
-        chunks = list(scores.chunks(few))
+        chunks = scores.for_chunks(histories[users], lambda chunk: chunk)[: settings.threads]
         bare_s = seconds(lambda chunks=chunks: _multiply(scores, chunks), scores.device)  # type: ignore[misc]
-        bare.append(2 * len(few) * scores.num_items * settings.width / bare_s)
+        bare.append(2 * sum(map(len, chunks)) * scores.num_items * settings.width / bare_s)
         progress.update(users.stop - users.start)
     progress.close()
     return _Timing(num_users=num_users, work_s=work_s, peak=median(peaks) * 1e9, bare=median(bare))
 
 
 def _multiply(scores: CatalogueScores, chunks: list[Chunk]) -> None:
-    for chunk in chunks:
+    def multiply(chunk: Chunk) -> None:
         for _ in scores.tiles(chunk):
             pass
+
+    side_by_side(multiply, chunks, scores.device)

@@ -1,6 +1,7 @@
 """The best items of the whole catalogue for every user: a running list over tiles of items.
 
-B users of a chunk, I items of a tile, S pairs of a user and an item of its history, P pairs, N length of a list.
+I items of a tile, B users of a chunk, b blocks of a user's column of a tile, S pairs of a user and an item of its
+history, P pairs, N length of a list.
 """
 
 import math
@@ -12,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sracl_dist.evaluate.scores import CatalogueScores, Chunk, below, reaching
+from sracl_dist.evaluate.blocks import WaitingBlocks, in_blocks
+from sracl_dist.evaluate.scores import CatalogueScores, Chunk, below
 
 PENDING_PER_PLACE = 4
 """Candidates that wait to be compared with the lists, for every place in them: more, and the lists' last scores lie
@@ -34,7 +36,6 @@ class Best:
     """Of every user's list."""
 
 
-@torch.no_grad()
 def best_items(
     scores: CatalogueScores, histories: Sequence[NDArray[np.int32]], num_best: int, *, remove_seen: bool
 ) -> Best:
@@ -43,7 +44,7 @@ def best_items(
     Raises:
         StageError: a score is not a number.
     """
-    parts = [_Lists(scores, chunk, num_best, remove_seen=remove_seen).run() for chunk in scores.chunks(histories)]
+    parts = scores.for_chunks(histories, lambda chunk: _Lists(scores, chunk, num_best, remove_seen=remove_seen).run())
     return Best(
         items=np.concatenate([np.zeros(0, np.int64), *(part.items for part in parts)]),
         scores=np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)]),
@@ -59,8 +60,10 @@ class _Lists:
         self._num_best = min(num_best, scores.num_items)
         none = torch.zeros(0, dtype=torch.int64, device=scores.device)
         self._users_P, self._columns_P, self._scores_P = none, none, none.double()
+        self._most_pending = PENDING_PER_PLACE * self._num_best * len(chunk)
+        self._waiting = WaitingBlocks(self._most_pending)
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        """User, column and product of pairs."""
+        """User, column and product of candidates."""
         self._worst_B = torch.full((len(chunk),), -torch.inf, dtype=torch.float64, device=scores.device)
         """No list can end with less than this."""
         self._products_BN = torch.zeros(len(chunk), 0, device=scores.device)
@@ -71,27 +74,24 @@ class _Lists:
 
     def run(self) -> Best:
         """Look at all items."""
-        found = torch.empty(0, device=self._scores.device)
-        for index, (start, tile_BI) in enumerate(self._scores.tiles(self._chunk)):
+        for index, (start, tile_IB) in enumerate(self._scores.tiles(self._chunk)):
             if index < EXPECTING_TILES:
-                self._expect(start, tile_BI)
-            found = found if found.shape == tile_BI.shape else torch.empty_like(tile_BI)
-            lowest_B = self._lowest()
-            users_P, places_P = reaching(tile_BI, lowest_B, torch.ge(tile_BI, lowest_B[:, None], out=found))
-            self._pending.append((users_P, places_P + start, tile_BI[users_P, places_P]))
-            if sum(len(part[0]) for part in self._pending) > PENDING_PER_PLACE * self._num_best * len(self._chunk):
-                self._settle()
+                self._expect(start, tile_IB)
+            self._waiting.add(start, tile_IB, in_blocks(tile_IB).amax(dim=1) >= self._lowest())
+            if self._waiting.are_many:
+                self._pick()
+        self._pick()
         self._settle()
         values = self._scores_P.float().cpu().numpy()
         lengths_B = torch.bincount(self._users_P, minlength=len(self._chunk))
         return Best(items=self._columns_P.cpu().numpy() + 1, scores=values, lengths=lengths_B.cpu().numpy())
 
-    def _expect(self, start: int, tile_BI: Tensor) -> None:
+    def _expect(self, start: int, tile_IB: Tensor) -> None:
         """Learn from a tile what the lists will reach, so that not all of its items are candidates."""
         users_S, columns_S = self._chunk.seen_pairs
-        inside_S = (columns_S >= start) & (columns_S < start + tile_BI.shape[1])
-        tile_BI[users_S[inside_S], columns_S[inside_S] - start] = -torch.inf
-        both = torch.cat([self._products_BN, _largest(tile_BI, self._num_best)], dim=1)
+        inside_S = (columns_S >= start) & (columns_S < start + len(tile_IB))
+        tile_IB[columns_S[inside_S] - start, users_S[inside_S]] = -torch.inf
+        both = torch.cat([self._products_BN, _largest(tile_IB, self._num_best)], dim=1)
         self._products_BN = both.topk(min(self._num_best, both.shape[1]), dim=1, sorted=False).values
         if self._products_BN.shape[1] == self._num_best:
             reached_B = self._products_BN.amin(dim=1).double() - self._chunk.margin_B
@@ -100,6 +100,11 @@ class _Lists:
     def _lowest(self) -> Tensor:
         """Products below it are certainly of no item in a list."""
         return below(self._worst_B - self._chunk.margin_B)
+
+    def _pick(self) -> None:
+        self._pending.append(self._waiting.take(self._lowest()))
+        if sum(len(users_P) for users_P, _, _ in self._pending) > self._most_pending:
+            self._settle()
 
     def _settle(self) -> None:
         if not self._pending:
@@ -129,12 +134,12 @@ class _Lists:
         self._worst_B[is_full_B] = torch.maximum(self._worst_B[is_full_B], self._scores_P[last_B])
 
 
-def _largest(tile_BI: Tensor, num_best: int) -> Tensor:
-    """Products with different items, several times `num_best` of them where there are so many, mostly the largest.
+def _largest(tile_IB: Tensor, num_best: int) -> Tensor:
+    """Products of each user with different items, several times `num_best` where there are so many, mostly the largest.
 
     They are the largest of groups, which takes a fraction of the time of finding the largest of all.
     """
-    num_users, num_columns = tile_BI.shape
-    most = max(1, num_columns // (GROUPS_PER_PLACE * num_best))
-    group = math.gcd(num_columns, 1 << most.bit_length() - 1)
-    return tile_BI.view(num_users, group, num_columns // group).amax(dim=1)
+    num_items, num_users = tile_IB.shape
+    most = max(1, num_items // (GROUPS_PER_PLACE * num_best))
+    group = math.gcd(num_items, 1 << most.bit_length() - 1)
+    return tile_IB.view(-1, group, num_users).amax(dim=1).T

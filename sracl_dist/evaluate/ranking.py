@@ -1,6 +1,7 @@
 """The rank of a target among the whole catalogue, under both protocols.
 
-B users of a chunk, I items of a tile, b blocks of a tile, S pairs of a user and an item of its history, P pairs.
+I items of a tile, B users of a chunk, b blocks of a user's column of a tile, S pairs of a user and an item of its
+history, P pairs.
 """
 
 from collections.abc import Sequence
@@ -11,10 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sracl_dist.evaluate.scores import CatalogueScores, Chunk, above, below, block_items
-
-PENDING_PAIRS = 1_000_000
-"""Pairs that wait for their exact scores at most, beside those of one tile."""
+from sracl_dist.evaluate.blocks import WaitingBlocks, in_blocks
+from sracl_dist.evaluate.scores import CatalogueScores, Chunk, above, below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,23 +26,26 @@ class Ranks:
     """The same among items outside the user's context; V + 1 where the target itself is in the context."""
 
 
-@torch.no_grad()
 def rank_targets(scores: CatalogueScores, contexts: Sequence[NDArray[np.int32]], targets: NDArray[np.int32]) -> Ranks:
     """Rank each user's target after its context; every context holds at least one item. Ties count against us.
 
     Raises:
         StageError: a score is not a number.
     """
-    kept, removed = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     columns_U = torch.from_numpy(targets.astype(np.int64) - 1).to(scores.device)
-    for chunk in scores.chunks(contexts):
-        kept_B, removed_B = _rank_chunk(scores, chunk, columns_U[chunk.start : chunk.start + len(chunk)])
-        kept.append(kept_B.cpu().numpy().astype(np.int32))
-        removed.append(removed_B.cpu().numpy().astype(np.int32))
-    return Ranks(seen_kept=np.concatenate(kept), seen_removed=np.concatenate(removed))
+    ranks = scores.for_chunks(
+        contexts, lambda chunk: _rank_chunk(scores, chunk, columns_U[chunk.start : chunk.start + len(chunk)])
+    )
+    none = np.zeros(0, np.int32)
+    return Ranks(
+        seen_kept=np.concatenate([none, *(kept for kept, _ in ranks)]),
+        seen_removed=np.concatenate([none, *(removed for _, removed in ranks)]),
+    )
 
 
-def _rank_chunk(scores: CatalogueScores, chunk: Chunk, targets_B: Tensor) -> tuple[Tensor, Tensor]:
+def _rank_chunk(
+    scores: CatalogueScores, chunk: Chunk, targets_B: Tensor
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Ranks [B] with the seen items kept, and removed."""
     users_S, columns_S = chunk.seen_pairs
     is_target_S = columns_S == targets_B[users_S]
@@ -60,7 +62,7 @@ def _rank_chunk(scores: CatalogueScores, chunk: Chunk, targets_B: Tensor) -> tup
     is_ahead_S = (scores_S + scores.repeat_bias >= threshold_B[users_S]) & ~is_target_S
     kept_B = removed_B + torch.bincount(users_S[is_ahead_S], minlength=len(chunk))
     removed_B[repeats_B] = scores.num_items + 1
-    return kept_B, removed_B
+    return kept_B.cpu().numpy().astype(np.int32), removed_B.cpu().numpy().astype(np.int32)
 
 
 def _count_at_least(scores: CatalogueScores, chunk: Chunk, threshold_B: Tensor) -> Tensor:
@@ -70,30 +72,22 @@ def _count_at_least(scores: CatalogueScores, chunk: Chunk, threshold_B: Tensor) 
     highest_B = above(threshold_B + chunk.margin_B)
     """Products from here on are certainly more."""
     count_B = torch.zeros(len(chunk), dtype=torch.int64, device=scores.device)
-    pending: list[tuple[Tensor, Tensor]] = []
+    waiting = WaitingBlocks()
 
     def settle() -> None:
-        users_P, columns_P = (torch.cat(part) for part in zip(*pending, strict=True))
+        users_P, columns_P, _ = waiting.take(lowest_B, highest_B)
         reaches_P = scores.exact(chunk, users_P, columns_P) >= threshold_B[users_P]
         count_B.add_(torch.bincount(users_P[reaches_P], minlength=len(chunk)))
-        pending.clear()
 
     found = torch.empty(0, device=scores.device)
-    for start, tile_BI in scores.tiles(chunk):
-        found = found if found.shape == tile_BI.shape else torch.empty_like(tile_BI)
-        width, block = tile_BI.shape[1], block_items(tile_BI)
-        # Sums of ones are exact in float32.
-        certain_b = torch.ge(tile_BI, highest_B[:, None], out=found).view(-1, block).sum(dim=1)
-        possible_b = torch.ge(tile_BI, lowest_B[:, None], out=found).view(-1, block).sum(dim=1)
-        count_B += certain_b.view(len(chunk), -1).sum(dim=1).long()
-        blocks = (certain_b != possible_b).nonzero()[:, 0]
-        if len(blocks):
-            users, first = blocks * block // width, blocks * block % width + start
-            near = tile_BI.view(-1, block)[blocks]
-            rows_P, places_P = ((near >= lowest_B[users, None]) & (near < highest_B[users, None])).nonzero().unbind(1)
-            pending.append((users[rows_P], first[rows_P] + places_P))
-            if sum(len(part) for part, _ in pending) > PENDING_PAIRS:
-                settle()
-    if pending:
-        settle()
+    for start, tile_IB in scores.tiles(chunk):
+        found = found if found.shape == tile_IB.shape else torch.empty_like(tile_IB)
+        # Comparing is several times as fast in float32 as in bool, and sums of ones are exact in it.
+        certain_bB = in_blocks(torch.ge(tile_IB, highest_B, out=found)).sum(dim=1)
+        possible_bB = in_blocks(torch.ge(tile_IB, lowest_B, out=found)).sum(dim=1)
+        count_B += certain_bB.sum(dim=0).long()
+        waiting.add(start, tile_IB, certain_bB != possible_bB)
+        if waiting.are_many:
+            settle()
+    settle()
     return count_B

@@ -9,8 +9,9 @@ B users of a chunk, I items of a tile, D width, V catalogue, S pairs of a user a
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,16 +20,17 @@ from torch import Tensor
 
 from sracl_dist.data.histories import Histories
 from sracl_dist.errors import StageError
+from sracl_dist.evaluate.threads import side_by_side
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.model.rows import latest_rows
 
-CHUNK_USERS, TILE_ITEMS = 512, 2048
+Result = TypeVar("Result")
+
+CHUNK_USERS, TILE_ITEMS = 256, 2048
 """Users and items of a tile: so small that what a product writes is still in the processor's cache when it is compared,
 and so large that calling the product costs little beside it."""
 GPU_CHUNK_USERS, GPU_TILE_ITEMS = 4096, 16_384
 """The same on a GPU, which needs large products to be busy."""
-BLOCK_ITEMS = 256
-"""Items of a user's row of a tile among which those that reach a score are looked for together."""
 PAIRS_AT_A_TIME = 32_768
 """Pairs scored exactly at a time."""
 ROWS_AT_A_TIME = 65_536
@@ -95,29 +97,35 @@ class CatalogueScores:
         """Catalogue size V."""
         return len(self.items_VD)
 
-    @torch.no_grad()
-    def chunks(self, contexts: Sequence[NDArray[np.int32]]) -> Iterator[Chunk]:
-        """The users with these contexts, chunk by chunk; every context holds at least one item.
+    def for_chunks(self, contexts: Sequence[NDArray[np.int32]], work: Callable[[Chunk], Result]) -> list[Result]:
+        """What the work makes of the users with these contexts, chunk by chunk in order; no context may be empty.
 
-        The encoder sees the latest items of a context only, but all of them count as seen.
+        Chunks are worked on side by side in threads. The encoder sees the latest items of a context only, but all of
+        them count as seen.
 
         Raises:
             StageError: a score is not a number.
         """
         contexts = Histories.of(contexts)
         num_users = CHUNK_USERS if self.device.type == "cpu" else GPU_CHUNK_USERS
-        for start in range(0, len(contexts), num_users):
-            chunk = contexts[start : start + num_users]
-            rows = latest_rows(chunk, self._encoder.max_length).to(self.device)
-            with _Inference(self._encoder):
-                states_BD = self._encoder(rows, self._table_VD)[rows.last_B].float()
-            yield Chunk(
-                start=start,
-                states_BD=states_BD,
-                margin_B=self._margin(states_BD),
-                seen_S=torch.from_numpy(_seen(chunk, self.num_items)).to(self.device),
-                num_items=self.num_items,
-            )
+
+        @torch.no_grad()
+        def encode_and_work(start: int) -> Result:
+            return work(self._chunk(start, contexts[start : start + num_users]))
+
+        with _Inference(self._encoder):
+            return side_by_side(encode_and_work, range(0, len(contexts), num_users), self.device)
+
+    def _chunk(self, start: int, contexts: Histories) -> Chunk:
+        rows = latest_rows(contexts, self._encoder.max_length).to(self.device)
+        states_BD = self._encoder(rows, self._table_VD)[rows.last_B].float()
+        return Chunk(
+            start=start,
+            states_BD=states_BD,
+            margin_B=self._margin(states_BD),
+            seen_S=torch.from_numpy(_seen(contexts, self.num_items)).to(self.device),
+            num_items=self.num_items,
+        )
 
     def _margin(self, states_BD: Tensor) -> Tensor:
         """Bound of a product's error, in whatever order it is added up (Higham 2002, 3.1).
@@ -133,15 +141,16 @@ class CatalogueScores:
 
     @torch.no_grad()
     def tiles(self, chunk: Chunk) -> Iterator[tuple[int, Tensor]]:
-        """Products [B, I] of the chunk's states with all items, tile by tile, and the first column of each.
+        """Products [I, B] of all items with the chunk's states, tile by tile, and the first column of each.
 
         A tile is overwritten by the next one.
         """
         num_columns = TILE_ITEMS if self.device.type == "cpu" else GPU_TILE_ITEMS
-        buffer = torch.empty(len(chunk) * min(num_columns, self.num_items), device=self.device)
+        buffer_IB = torch.empty(min(num_columns, self.num_items), len(chunk), device=self.device)
+        # With neither of them turned around, the library multiplies such small matrices a tenth faster.
+        states_DB = chunk.states_BD.T.contiguous()
         for start, items_ID in enumerate(self.items_VD.split(num_columns)):
-            tile_BI = buffer[: len(chunk) * len(items_ID)].view(len(chunk), len(items_ID))
-            yield start * num_columns, torch.mm(chunk.states_BD, items_ID.T, out=tile_BI)
+            yield start * num_columns, torch.mm(items_ID, states_DB, out=buffer_IB[: len(items_ID)])
 
     @torch.no_grad()
     def exact(self, chunk: Chunk, users_P: Tensor, columns_P: Tensor) -> Tensor:
@@ -156,27 +165,6 @@ class CatalogueScores:
                 products_PD = products_PD[:, :half]
             parts.append(products_PD[:, 0])
         return torch.cat(parts)
-
-
-def block_items(tile_BI: Tensor) -> int:
-    """BLOCK_ITEMS, or all of a tile that they do not divide."""
-    return BLOCK_ITEMS if tile_BI.shape[1] % BLOCK_ITEMS == 0 else tile_BI.shape[1]
-
-
-def reaching(tile_BI: Tensor, lowest_B: Tensor, found_BI: Tensor) -> tuple[Tensor, Tensor]:
-    """User [P] and place [P] within the tile of every product that is at least the user's lowest.
-
-    Args:
-        tile_BI: products.
-        lowest_B: float32.
-        found_BI: the same comparison as 1 or 0 for every product, which is several times as fast in float32 as in bool.
-    """
-    width, block = tile_BI.shape[1], block_items(tile_BI)
-    # Few blocks hold any, and only those are looked at again.
-    blocks = found_BI.view(-1, block).sum(dim=1).nonzero()[:, 0]
-    users, first = blocks * block // width, blocks * block % width
-    rows_P, places_P = (tile_BI.view(-1, block)[blocks] >= lowest_B[users, None]).nonzero().unbind(1)
-    return users[rows_P], first[rows_P] + places_P
 
 
 def below(values: Tensor) -> Tensor:

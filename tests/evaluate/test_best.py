@@ -9,6 +9,7 @@ from scripted_encoder import CPU, Scripted, Stated
 from torch import Tensor
 
 from sracl_dist.evaluate import best as lists
+from sracl_dist.evaluate import blocks
 from sracl_dist.evaluate import scores as tiles
 from sracl_dist.evaluate.best import Best, best_items
 from sracl_dist.evaluate.scores import CatalogueScores, Chunk
@@ -56,6 +57,7 @@ def test_lists_equal_brute_force(
         patch.setattr(tiles, "TILE_ITEMS", tile_items)
         patch.setattr(tiles, "CHUNK_USERS", 2)
         patch.setattr(lists, "PENDING_PER_PLACE", data.draw(st.sampled_from([0, 1, 4])))
+        patch.setattr(blocks, "WAITING_BLOCKS", data.draw(st.sampled_from([0, 5, 4096])))
         encoder = Scripted(scores, contexts, repeat_bias)
         found = split(best_items(CatalogueScores(encoder, CPU), contexts, num_best, remove_seen=remove_seen))
     for own_scores, context, (items, values) in zip(scores, contexts, found, strict=True):
@@ -78,9 +80,10 @@ def test_equal_representations_come_by_rising_item(
     encoder = Stated(random.normal(size=(17, 32)), rows, 0.5)
     contexts = [np.concatenate([random.integers(1, 2701, 40), [user + 1]]).astype(np.int32) for user in range(17)]
     monkeypatch.setattr(tiles, "TILE_ITEMS", 128)
-    monkeypatch.setattr(tiles, "BLOCK_ITEMS", 32)
+    monkeypatch.setattr(blocks, "BLOCK_ITEMS", 32)
     monkeypatch.setattr(tiles, "CHUNK_USERS", 7)
     monkeypatch.setattr(lists, "PENDING_PER_PLACE", pending)
+    monkeypatch.setattr(blocks, "WAITING_BLOCKS", pending)
     found = split(best_items(CatalogueScores(encoder, CPU), contexts, num_best, remove_seen=remove_seen))
     states = encoder.states(contexts).astype(np.float64)
     for state, context, (items, _) in zip(states, contexts, found, strict=True):
@@ -99,6 +102,7 @@ def test_items_that_differ_less_than_products_are_in_order(monkeypatch: pytest.M
     contexts = [np.array([user + 1], np.int32) for user in range(12)]
     monkeypatch.setattr(tiles, "TILE_ITEMS", 64)
     monkeypatch.setattr(lists, "PENDING_PER_PLACE", 0)
+    monkeypatch.setattr(blocks, "WAITING_BLOCKS", 0)
     found = split(best_items(CatalogueScores(encoder, CPU), contexts, num_best, remove_seen=True))
     states = encoder.states(contexts)
     by_product = (rows @ states.T).T

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scripted_encoder import CPU, Scripted, Stated
 
-from sracl_dist.evaluate import ranking
+from sracl_dist.evaluate import blocks
 from sracl_dist.evaluate import scores as tiles
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
@@ -66,10 +66,10 @@ def test_tiles_do_not_change_ranks(
     targets = random.integers(1, num_items + 1, 23).astype(np.int32)
     states = encoder.states(contexts)
     monkeypatch.setattr(tiles, "TILE_ITEMS", 8)
-    monkeypatch.setattr(tiles, "BLOCK_ITEMS", 4)
+    monkeypatch.setattr(blocks, "BLOCK_ITEMS", 4)
     monkeypatch.setattr(tiles, "CHUNK_USERS", chunk_users)
     monkeypatch.setattr(tiles, "PAIRS_AT_A_TIME", 5)
-    monkeypatch.setattr(ranking, "PENDING_PAIRS", pending)
+    monkeypatch.setattr(blocks, "WAITING_BLOCKS", pending)
     scores = CatalogueScores(encoder, CPU)
     ranks = rank_targets(scores, contexts, targets)
     for user, (context, target) in enumerate(zip(contexts, targets.tolist(), strict=True)):

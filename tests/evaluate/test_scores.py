@@ -20,7 +20,7 @@ def test_exact_scores_are_the_same_wherever_a_pair_stands(width: int) -> None:
     encoder = Stated(random.normal(size=(11, width)), random.normal(size=(50, width)))
     contexts = [np.array([user + 1], np.int32) for user in range(11)]
     scores = CatalogueScores(encoder, CPU)
-    (chunk,) = scores.chunks(contexts)
+    (chunk,) = scores.for_chunks(contexts, lambda chunk: chunk)
     users, columns = torch.arange(11).repeat_interleave(50), torch.arange(50).repeat(11)
     together = scores.exact(chunk, users, columns)
     alone = [float(scores.exact(chunk, users[at : at + 1], columns[at : at + 1])) for at in range(0, 550, 7)]
@@ -36,11 +36,11 @@ def test_products_lie_within_the_margin(width: int, scale: float) -> None:
     encoder = Stated(random.normal(size=(9, width)) * scale, random.normal(size=(400, width)) * scale)
     contexts = [np.array([user + 1], np.int32) for user in range(9)]
     scores = CatalogueScores(encoder, CPU)
-    (chunk,) = scores.chunks(contexts)
+    (chunk,) = scores.for_chunks(contexts, lambda chunk: chunk)
     exact = chunk.states_BD.double() @ scores.items_VD.double().T
     ((start, products),) = scores.tiles(chunk)
     assert start == 0
-    assert bool(((products.double() - exact).abs() <= chunk.margin_B[:, None]).all())
+    assert bool(((products.T.double() - exact).abs() <= chunk.margin_B[:, None]).all())
     assert bool((below(exact) < exact).all())
     assert bool((above(exact) > exact).all())
 
@@ -53,11 +53,11 @@ def test_tiles_cover_the_catalogue_once(monkeypatch: pytest.MonkeyPatch) -> None
     contexts = [np.array([user + 1, user + 3, user + 1], np.int32) for user in range(5)]
     scores = CatalogueScores(encoder, CPU)
     found, starts = [], []
-    for chunk in scores.chunks(contexts):
+    for chunk in scores.for_chunks(contexts, lambda chunk: chunk):
         starts.append((chunk.start, len(chunk)))
         parts = [(start, tile.clone()) for start, tile in scores.tiles(chunk)]
-        assert [(start, tile.shape[1]) for start, tile in parts] == [(0, 6), (6, 6), (12, 6), (18, 2)]
-        found.append(torch.cat([tile for _, tile in parts], dim=1))
+        assert [(start, len(tile)) for start, tile in parts] == [(0, 6), (6, 6), (12, 6), (18, 2)]
+        found.append(torch.cat([tile for _, tile in parts]).T)
         users, columns = chunk.seen_pairs
         own = [[chunk.start + user, chunk.start + user + 2] for user in range(len(chunk))]
         assert [columns[users == user].tolist() for user in range(len(chunk))] == own
