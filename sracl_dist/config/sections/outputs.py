@@ -14,7 +14,7 @@ class EvaluateConfig:
     num_workers: int = neutral(1)
     """Processes that rank side by side, one GPU each where the cluster has GPUs."""
     cpus_per_worker: int = neutral(1)
-    """CPU cores of one process, which its products share."""
+    """CPU cores of one process, each with users of its own."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
@@ -35,7 +35,7 @@ class RecommendConfig:
     num_workers: int = neutral(1)
     """Processes that work side by side, one GPU each where the cluster has GPUs."""
     cpus_per_worker: int = neutral(1)
-    """CPU cores of one process, which its products share."""
+    """CPU cores of one process, each with users of its own."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
