@@ -1,20 +1,24 @@
 """What all tests share."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sracl_dist.cluster import Cluster, connected
 from sracl_dist.config.sections import ClusterConfig
 from sracl_dist.observe import quiet_libraries
+
+if TYPE_CHECKING:  # the tests of the numerics run without Ray
+    from sracl_dist.cluster import Cluster
 
 quiet_libraries()
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Cluster]:
+def ray_cluster() -> "Iterator[Cluster]":
     """One private cluster for all tests that use it: starting one takes seconds."""
+    from sracl_dist.cluster import connected
+
     with connected(ClusterConfig(address="local", num_cpus=2, object_store_bytes=100_000_000)) as cluster:
         yield cluster
 

@@ -17,7 +17,7 @@ def dense_scores(encoder: SequenceEncoder, contexts: Sequence[NDArray[np.int32]]
     was_training = encoder.training
     encoder.eval()
     table_VD = encoder.catalogue()
-    rows = latest_rows(contexts, encoder.max_length)
+    rows = latest_rows(contexts, encoder.max_length).to(table_VD.device)
     scores_BV = encoder(rows, table_VD)[rows.last_B].double() @ table_VD[1:].double().T
     encoder.train(was_training)
     if encoder.repeat_bias is not None:

@@ -24,6 +24,8 @@ NUM_CODES = 256
 """Values of one byte of a compressed vector, each of which needs a vector to learn from."""
 CODE_WIDTH = 4
 """Numbers of a vector that one byte of a compressed vector stands for."""
+GPU_CODES = 96
+"""Most bytes of a compressed vector that FAISS searches on a GPU."""
 ID_BYTES = 8
 BLOCK_COPIES = 4
 """A block of queries lies in memory so often: as read, as sent, as searched, and its candidates."""
@@ -80,7 +82,8 @@ def plan_search(settings: NeighboursConfig, num_rows: int, width: int, *, has_gp
         kinds = kinds if affordable else kinds[1:]
     else:
         kinds = (settings.index,)
-    plans = [_plan(kind, settings, num_rows, part_rows, width) for kind in kinds]
+    most_codes = GPU_CODES if has_gpu else width
+    plans = [_plan(kind, settings, num_rows, part_rows, width, most_codes) for kind in kinds]
     for plan in plans:
         if plan.part_bytes <= settings.budget_bytes:
             return plan
@@ -92,8 +95,10 @@ def plan_search(settings: NeighboursConfig, num_rows: int, width: int, *, has_gp
     )
 
 
-def _plan(kind: IndexKind, settings: NeighboursConfig, num_rows: int, part_rows: int, width: int) -> SearchPlan:
-    num_lists, num_codes = settings.num_lists or default_num_lists(num_rows), code_bytes(width)
+def _plan(
+    kind: IndexKind, settings: NeighboursConfig, num_rows: int, part_rows: int, width: int, most_codes: int
+) -> SearchPlan:
+    num_lists, num_codes = settings.num_lists or default_num_lists(num_rows), code_bytes(width, most_codes)
     whole = part_rows * width * 4
     lists = {
         "exact": 0,
@@ -116,6 +121,6 @@ def default_num_lists(num_rows: int) -> int:
     return int(2 ** max(0, round(math.log2(wanted))))
 
 
-def code_bytes(width: int) -> int:
+def code_bytes(width: int, most: int) -> int:
     """Bytes of a compressed vector: the largest divisor of the width that leaves CODE_WIDTH numbers a byte or more."""
-    return max(divisor for divisor in range(1, max(1, width // CODE_WIDTH) + 1) if width % divisor == 0)
+    return max(num for num in range(1, max(1, min(most, width // CODE_WIDTH)) + 1) if width % num == 0)

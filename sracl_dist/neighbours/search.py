@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.errors import SetupError, StageError
+from sracl_dist.errors import SetupError, StageError, last_line
 from sracl_dist.neighbours.plan import SearchPlan
+from sracl_dist.observe import say
 
 faiss: Any
 try:
@@ -80,10 +81,18 @@ class InvertedIndex(Index):
             self._index.add(np.ascontiguousarray(vectors[start : start + ADD_ROWS]))
 
     def finish(self) -> None:
-        """Called when all vectors are there: move to the GPU if there is one."""
-        if _has_gpu():
-            self._searched = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
-            self.num_probes = int(self._index.nprobe)
+        """Called when all vectors are there: move to the GPU if there is one and FAISS can search them there."""
+        if not _has_gpu():
+            return
+        options = faiss.GpuClonerOptions()
+        # With tables of two bytes codes of more than 48 bytes fit a GPU; scores are made anew from whole vectors.
+        options.useFloat16 = isinstance(self._index, faiss.IndexIVFPQ)
+        try:
+            self._searched = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index, options)
+        except RuntimeError as error:
+            say(f"neighbours: the lists stay off the GPU, because FAISS refuses them ({last_line(error)})")
+            return
+        self.num_probes = int(self._index.nprobe)
 
     def search(self, queries: NDArray[np.float32], num_candidates: int) -> Found:
         """See `Index.search`.

@@ -6,6 +6,7 @@ T items of all rows together, D width, b rows of a group, L positions, H heads, 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sracl_dist.config.sections import ModelConfig
 from sracl_dist.model.catalogue import Catalogue, FixedCatalogue
@@ -15,6 +16,8 @@ from sracl_dist.model.rows import Rows
 
 LAYER_NORM_EPSILON = 1e-12
 """As in RecBole."""
+ATTENTION_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""All but cuDNN, which makes a plan for every new shape; the groups of rows have other shapes in every step."""
 
 
 class SASRec(SequenceEncoder):
@@ -84,7 +87,8 @@ class _Block(GroupedAttention):
     def _weighted(self, query_bHLE: Tensor, key_bHLE: Tensor, value_bHLE: Tensor) -> Tensor:
         rate = self.attention_dropout.rate if self.training else 0.0
         if rate == 0 or query_bHLE.device.type != "cpu":
-            return F.scaled_dot_product_attention(query_bHLE, key_bHLE, value_bHLE, dropout_p=rate, is_causal=True)
+            with sdpa_kernel(ATTENTION_KERNELS):
+                return F.scaled_dot_product_attention(query_bHLE, key_bHLE, value_bHLE, dropout_p=rate, is_causal=True)
         # On a CPU PyTorch has no fused kernel with dropout, and this one's masks are cheaper than those of its formula.
         length, width = query_bHLE.shape[2:]
         scores_bHLL = query_bHLE @ key_bHLE.transpose(-1, -2) * width**-0.5
