@@ -38,7 +38,7 @@ def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The n
     Raises:
         SetupError: the cluster's nodes cannot hold the workers.
     """
-    wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    wanted = _wanted(cpus, gpus)
     wait_s = _wait_s.get()
     if num_workers > _room(wanted) and wait_s:
         _wait(num_workers, wanted, wait_s)
@@ -48,6 +48,11 @@ def require_room(num_workers: int, cpus: float, gpus: int, setting: str = "The n
             f"{setting} is {num_workers} and the cluster has room for {room} workers with {_in_words(wanted)} each"
             f"{waited}; use fewer or smaller workers, or a larger cluster."
         )
+
+
+def room_for(cpus: float, gpus: int) -> int:
+    """How many workers the cluster's nodes can hold, whatever else runs there."""
+    return _room(_wanted(cpus, gpus))
 
 
 def _wait(num_workers: int, wanted: dict[str, float], wait_s: float) -> None:
@@ -60,6 +65,10 @@ def _wait(num_workers: int, wanted: dict[str, float], wait_s: float) -> None:
         time.sleep(POLL_S)
     progress.update(min(room, num_workers) - progress.done, nodes=len(_nodes()))
     progress.close()
+
+
+def _wanted(cpus: float, gpus: int) -> dict[str, float]:
+    return {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
 
 
 def _room(wanted: dict[str, float]) -> int:

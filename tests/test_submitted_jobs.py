@@ -197,6 +197,29 @@ def test_training_goes_on_with_fewer_workers_when_no_node_comes(three_nodes: Nod
         assert line["loss"] == pytest.approx(expected["loss"], rel=1e-3)
 
 
+def test_training_ends_with_a_sentence_when_its_node_does_not_come_back(three_nodes: Nodes, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", make_sequences(400))
+    values = small_values(tmp_path) | {"cluster": {}}
+    values["train"] = {"epochs": 30, "patience": 30, "batch_rows": 8, "num_workers": 3}
+    config = write_config(tmp_path, values)
+    finish_before("train", config, run)
+    shorter = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=45"  # than its minute, and longer than the silence that is told
+    job = three_nodes.submit("env", shorter, "python", "jobs/train.py", "--config", config)
+    wait_until(lambda: len(curve_of(run)) >= 3, job)
+    three_nodes.lose_node("ray::RayTrainWorker")
+    told = log_of(job)
+    assert job.returncode == 1, told
+    assert "train: waiting for a node: there is room for 2 of 3 workers" in told
+    assert "error: train.num_workers is 3 and the cluster has room for 2 workers with 1 CPU each" in told
+    assert "Traceback" not in told.partition("Job '")[0]
+    job = three_nodes.submit("python", "jobs/train.py", "--config", config, "train.num_workers=2")
+    told = log_of(job)
+    assert job.returncode == 0, told
+    num_workers = [line["num_workers"] for line in curve_of(run)]
+    assert len(num_workers) == 30
+    assert (num_workers[0], num_workers[-1]) == (3, 2)
+
+
 def test_neighbours_are_complete_when_a_node_is_lost(three_nodes: Nodes, tmp_path: Path) -> None:
     sequences = make_sequences(6000, lengths=(3, 5))
     run = write_run(tmp_path / "run", sequences)

@@ -11,12 +11,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sracl_dist import observe
 from sracl_dist.config import Config
 from sracl_dist.train.loop import Batches
+from sracl_dist.train.room import RoomOfWorkers
 from sracl_dist.train.state import Progress
 from sracl_dist.train.trackers import Trackers
 from sracl_dist.train.worker import Worker
 
 LABEL = "train"
 POLL_S = 0.5
+SILENCE_S = 30.0
+"""After so long without news it is looked whether the workers lack room."""
 
 
 class _Board:
@@ -82,9 +85,10 @@ class Display:
         config: the run's.
         num_targets: targets of an epoch.
         trackers: told of every finished epoch.
+        room: what the workers need.
     """
 
-    def __init__(self, config: Config, num_targets: int, trackers: Trackers) -> None:
+    def __init__(self, config: Config, num_targets: int, trackers: Trackers, room: RoomOfWorkers) -> None:
         # On this process's node, since on another it would be lost with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.board: Any = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -93,6 +97,9 @@ class Display:
         self._epochs, self._metric = config.train.epochs, config.train.metric
         self._total = num_targets * self._epochs
         self._line: observe.Progress | None = None
+        self._room = room
+        self._news: dict[str, Any] = {}
+        self._news_came = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="training progress", daemon=True)
 
@@ -121,6 +128,10 @@ class Display:
             history = ray.get(self.board.history.remote()) if news and news["epoch"] > self._tracked else []
         except ray.exceptions.RayError:
             return
+        if news != self._news:
+            self._news, self._news_came = news, time.monotonic()
+        elif time.monotonic() - self._news_came > SILENCE_S:
+            self._say_what_lacks()
         if not news:
             return
         if history:
@@ -134,3 +145,8 @@ class Display:
             facts["targets/s per worker"] = news["per worker"]
         # After workers died, training goes on from an earlier place, and the line goes back with it.
         self._line.update(news["done"] - self._line.done, **facts)
+
+    def _say_what_lacks(self) -> None:
+        self._news_came = time.monotonic()
+        if (there := self._room.num_there) < self._room.num_workers:
+            observe.say(f"{LABEL}: waiting for a node: there is room for {there} of {self._room.num_workers} workers")

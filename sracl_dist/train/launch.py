@@ -31,13 +31,13 @@ from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import SraclError, StageError, StorageError, first_line, last_line
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import say
-from sracl_dist.room import require_room
 from sracl_dist.stages import StageResult
 from sracl_dist.train.curve import METRICS, write_curve
 from sracl_dist.train.display import Display
 from sracl_dist.train.estimate import estimate, sizes_of
 from sracl_dist.train.local import train_here
 from sracl_dist.train.loop import make_batches, require_trainable
+from sracl_dist.train.room import EndWithoutRoom, RoomOfWorkers
 from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress, progress_of, read_description
 from sracl_dist.train.trackers import Trackers
 from sracl_dist.train.work import (
@@ -59,7 +59,7 @@ def train(config: Config, run: RunFolder) -> StageResult:
     """Fit the recommender on the configured number of workers, or go on where a killed run stopped.
 
     Raises:
-        SetupError: the cluster can never hold the workers.
+        SetupError: the cluster cannot hold the workers, or no longer.
         StageError: training cannot go on, or its memory would not suffice.
         StorageError: an input table or a checkpoint is damaged, or the run folder cannot be written.
     """
@@ -81,13 +81,12 @@ def _train_on_workers(
     folder = run.stage(STAGE)
     with connected(config.cluster) as cluster:
         use_gpu = cluster.num_gpus > 0 and config.train.gpus_per_worker == 1
-        least = config.train.min_workers
-        num_workers, key = (config.train.num_workers, "num_workers") if least is None else (least, "min_workers")
-        require_room(num_workers, config.train.cpus_per_worker, int(use_gpu), f"train.{key}")
+        room = RoomOfWorkers.of(config, use_gpu=use_gpu)
+        room.require()
         need = estimate(config, sizes_of(config, run, sequences), on_gpu=use_gpu)
         say(f"{STAGE}: {need.line(config.train.num_workers)}")
-        with Display(config, num_targets, trackers) as display:
-            result = _run_workers(config, run, use_gpu, display.board)
+        with Display(config, num_targets, trackers, room) as display:
+            result = _run_workers(config, run, room, display.board)
         progress, best = _outcome(folder, result)
         trackers.log(progress.history)
         with best.as_directory() as directory:
@@ -109,13 +108,13 @@ class _EndAtOnce(UserCallback):
                 raise error
 
 
-def _run_workers(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> Result:
+def _run_workers(config: Config, run: RunFolder, room: RoomOfWorkers, board: Any) -> Result:
     folder = run.stage(STAGE)
     # Ray Train's controller writes this file first, and if it cannot, dies with a trace instead of a reason.
     folder.write_bytes(f"{CHECKPOINTS}/{STORAGE_MARKER}", b"writable")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
     try:
-        return _make_ray_trainer(config, run, use_gpu, board).fit()
+        return _make_ray_trainer(config, run, room, board).fit()
     except TrainingFailedError as error:
         raise _as_sentence(error, folder) from error
     except RayActorError as error:
@@ -126,8 +125,8 @@ def _run_workers(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> R
         raise _unwritable(error, folder) from error
 
 
-def _make_ray_trainer(config: Config, run: RunFolder, use_gpu: bool, board: Any) -> TorchTrainer:
-    folder = run.stage(STAGE)
+def _make_ray_trainer(config: Config, run: RunFolder, room: RoomOfWorkers, board: Any) -> TorchTrainer:
+    folder, use_gpu = run.stage(STAGE), room.use_gpu
 
     def work_of_one() -> None:
         work(config, run, board)
@@ -135,7 +134,11 @@ def _make_ray_trainer(config: Config, run: RunFolder, use_gpu: bool, board: Any)
     least = config.train.min_workers
     # ScalingConfig is typed for the search spaces of Ray Tune.
     num_workers: Any = config.train.num_workers if least is None else (least, config.train.num_workers)
-    callbacks: Any = [_EndAtOnce(), StopBySignal()]  # RunConfig is typed for the callbacks of Ray Tune
+    callbacks: Any = [
+        _EndAtOnce(),
+        EndWithoutRoom(room),
+        StopBySignal(),
+    ]  # RunConfig is typed for the callbacks of Ray Tune
     return TorchTrainer(
         work_of_one,
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
