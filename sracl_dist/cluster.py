@@ -38,6 +38,16 @@ class Cluster:
         """CPUs of the nodes that are there at the moment."""
         return sum(cpus_of_nodes())
 
+    def num_single_workers(self) -> int:
+        """How many workers with one CPU each the nodes have room for, at least 1.
+
+        Where no node has a CPU for work yet, this waits for one that has, and all CPUs count that are there then.
+
+        Raises:
+            SetupError: no such node has come.
+        """
+        return max(1, sum(_cpus_to_use(1)))
+
     def cpus_for_each(self, num_workers: int) -> int:
         """CPUs of a worker when `num_workers` share the nodes evenly; no worker can span two nodes.
 
@@ -46,11 +56,16 @@ class Cluster:
         Raises:
             SetupError: no such node has come.
         """
-        if not cpus_of_nodes():
-            require_room(num_workers, 1, 0)
-        cpus = cpus_of_nodes()
+        cpus = _cpus_to_use(num_workers)
         workers_per_node = math.ceil(num_workers / max(1, len(cpus)))
         return max(1, min(cpus, default=1) // workers_per_node)
+
+
+def _cpus_to_use(num_workers: int) -> list[int]:
+    """CPUs of every node that has some; where none has, nodes with room for the workers are waited for."""
+    if not cpus_of_nodes():
+        require_room(num_workers, 1, 0)
+    return cpus_of_nodes()
 
 
 def cpus_of_nodes() -> list[int]:

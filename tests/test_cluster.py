@@ -164,6 +164,17 @@ def test_where_no_node_has_cpus_the_size_of_those_that_come_counts(
         described.cpus_for_each(3)
 
 
+def test_workers_of_one_cpu_take_all_that_are_there_when_the_first_node_has_come(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cluster.num_single_workers() == 2
+    head, large, small = ({"Alive": True, "Resources": {"CPU": cpus}} for cpus in (0.0, 16.0, 12.0))
+    looks = iter([[head]] * 6)
+    monkeypatch.setattr(ray, "nodes", lambda: next(looks, [head, large, small]))
+    with connected(ClusterConfig(wait_s=60)) as described:
+        assert described.num_single_workers() == 28
+
+
 @pytest.mark.parametrize(("use_gpus", "num_gpus"), [(None, 0), (True, 1), (False, 0)])
 def test_gpus_that_are_not_there_yet_count_where_the_setting_says_so(
     cluster: Cluster, use_gpus: bool | None, num_gpus: int

@@ -69,7 +69,7 @@ def open_tasks(config: ClusterConfig, num_rows: int) -> Iterator[Tasks]:
     """What runs the tasks of a log with so many rows; Ray is there for the duration of the block where it is needed.
 
     Raises:
-        SetupError: the cluster cannot be reached or started.
+        SetupError: the cluster cannot be reached or started, or no node with a CPU for work has come in time.
     """
     if num_rows <= ROWS_WITHOUT_RAY:
         yield Tasks(num_workers=0)
@@ -77,4 +77,4 @@ def open_tasks(config: ClusterConfig, num_rows: int) -> Iterator[Tasks]:
     from sracl_dist.cluster import connected
 
     with connected(config) as cluster:
-        yield Tasks(num_workers=cluster.num_cpus)
+        yield Tasks(num_workers=cluster.num_single_workers())
