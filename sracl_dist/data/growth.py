@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
-from sracl_dist.columns import PAD, SOURCE, TEXT_COLUMNS
+from sracl_dist.columns import SOURCE, TEXT_COLUMNS
 from sracl_dist.config import Config, flatten
 from sracl_dist.config.sections import DataConfig
 from sracl_dist.data import encode
@@ -23,6 +22,7 @@ from sracl_dist.data.file_splits import FileSplit, plan_splits
 from sracl_dist.data.filtering import num_targets
 from sracl_dist.data.interactions import Tally
 from sracl_dist.data.known_ids import KnownIds, save_ids, save_lookup
+from sracl_dist.data.lasting_ids import save_lasting_ids
 from sracl_dist.data.log_steps import WORK, limit_rejects
 from sracl_dist.data.output import users_table
 from sracl_dist.data.readers import short_names
@@ -55,7 +55,7 @@ MAX_NEW_SHARE = 0.25
 """Of a larger share of new rows the tables are made anew, which takes less memory and is hardly slower."""
 
 MAX_GENERATIONS = 30
-"""After so many additions the tables are made anew."""
+"""After so many additions the tables are made anew, because every reader has to put these in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +96,27 @@ def can_grow(state: State, log: LogFiles, data: DataConfig) -> bool:
     A split in time moves for everybody with every new event, and a limit on users' events takes old events away; both
     need the whole log. So do tables that were added to often, which takes those who read them longer and longer.
     """
+    num_old = len(state.files)
     return (
         data.source == FILES
         and data.split == "leave_last_out"
         and data.max_user_interactions is None
         and state.made_from == log.made_from
-        and _contents(state.files) == _contents(log.files[: len(state.files)])
-        and state.generation < MAX_GENERATIONS
-        and _num_new_rows(log, len(state.files), data) <= MAX_NEW_SHARE * state.tally["num_kept"]
+        and _contents(state.files) == _contents(log.files[:num_old])
+        and (state.generation < MAX_GENERATIONS or len(log.files) == num_old)
+        and _num_new_rows(log, num_old, data) <= MAX_NEW_SHARE * state.tally["num_kept"]
+    )
+
+
+def keeps_dense_ids(made_from: dict[str, Any], files: list[list[str]], log: LogFiles, data: DataConfig) -> bool:
+    """Whether all users and items that stay in tables of these settings and files stay in those of the log.
+
+    They do where it has only got new files, in whatever order, unless a limit on users' events takes old ones away.
+    """
+    return (
+        data.max_user_interactions is None
+        and made_from == log.made_from
+        and set(_contents(files)) <= set(_contents(log.files))
     )
 
 
@@ -142,13 +155,14 @@ def grow(config: Config, source: Source, folder: StageFolder, state: State, log:
         try:
             memory, new_rejects = growth.add()
         except HashCollisionError:
+            save_lasting_ids(folder, old)
             folder.delete([LOG])
             raise
         state = growth.state
     else:
         memory = load_memory(folder, state.generation)
     _write_users(folder, state.generation, memory, old.num_users)
-    item_ids = KnownIds(folder, state.generation, ITEM_IDS).take(_in_order(memory.item_dense, PAD + 1))
+    item_ids = KnownIds(folder, state.generation, ITEM_IDS).take(memory.item_numbers())
     if not was_interrupted and log.text_files == state.text_files and len(item_ids) == old.num_items:
         texts = folder.read_table(ITEMS_TABLE, list(TEXT_COLUMNS))
         text_rejects = folder.read_table(text_rejects_name(old.generation))
@@ -164,14 +178,6 @@ def grow(config: Config, source: Source, folder: StageFolder, state: State, log:
     split = leave_last_out(memory.lengths)
     targets = num_targets([memory.lengths], [split])
     return make_result(state, memory, split.details, targets, num_rejects, config.data)
-
-
-def _in_order(dense: NDArray[np.int32], first: int) -> NDArray[np.int64]:
-    """Numbers of those with dense ids from `first` on, in the order of these."""
-    numbers = np.flatnonzero(dense >= first)
-    order = np.empty(len(numbers), np.int64)
-    order[dense[numbers] - first] = numbers
-    return order
 
 
 def _renamed(rejects: pa.Table, state: State, log: LogFiles) -> pa.Table:
@@ -198,7 +204,7 @@ def _write_users(folder: StageFolder, generation: int, memory: Memory, num_old: 
     """A shard more of the table `users` for new ones; one that an interrupted addition left goes."""
     folder.delete(shard.name for shard in committed_shards(folder, USERS) if shard.stop > num_old)
     if len(memory.lengths) > num_old:
-        ids = KnownIds(folder, generation, USER_IDS).take(_in_order(memory.user_dense, num_old))
+        ids = KnownIds(folder, generation, USER_IDS).take(memory.user_numbers(num_old))
         folder.write_table(Shard(USERS, num_old, len(memory.lengths)).name, users_table(num_old, ids))
 
 

@@ -17,6 +17,7 @@ from sracl_dist.data.readers import reader_of
 from sracl_dist.data.rejects import DUPLICATE, Rejects, commonest
 from sracl_dist.data.sequences import SEQUENCES
 from sracl_dist.data.sources import Source
+from sracl_dist.data.state import LASTING, LASTING_IDS
 from sracl_dist.data.strings import HashCollisionError, HashKey
 from sracl_dist.data.tasks import Tasks
 from sracl_dist.data.times import TimeParser
@@ -75,7 +76,7 @@ class LogSteps:
             self.tally.add(tally)
         self._require_rows()
         num_rows = [tally.num_kept for tally in tallies]
-        numbering = number_all(self.folder, self.splits, num_rows, self.data.shard_rows, limit)
+        numbering = number_all(self.folder, self.splits, num_rows, self.key, self.data.shard_rows, limit)
         self.tasks.run(
             "prepare: dealing rows to partitions",
             shuffle.make_shuffler,
@@ -102,7 +103,8 @@ class LogSteps:
         facts = {"shard_rows": self.data.shard_rows, "num_splits": len(self.splits)}
         plan = self.folder.read_json(PLAN) if self.folder.exists(PLAN) else {}
         if {name: plan.get(name) for name in facts} != facts:
-            self.folder.delete(name for name in self.folder.files() if name != STARTED)
+            kept = (STARTED, LASTING_IDS, LASTING)
+            self.folder.delete(name for name in self.folder.files() if name not in kept)
             self.key = HashKey.new()
             plan = facts | {"key": [self.key.first, self.key.second]}
             plan["dates"] = _has_dates(self.splits, self._format(None))

@@ -1,5 +1,7 @@
 """Second step over the log: users and items of all blocks numbered by first appearance, and users dealt to partitions.
 
+Those that keep their dense ids from tables made before, if there are any, come first; see lasting_ids.
+
 work/numbers/<split>.arrow   a group per block: the number of each of the block's users and items
 work/users.arrow             a group per partition: ids of its users
 work/items.arrow             one group: ids of the items, and users with more events than data.max_user_interactions
@@ -29,7 +31,8 @@ from sracl_dist.data.encode import (
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import Group, GroupReader, open_groups, write_groups
 from sracl_dist.data.known_ids import save_lookup
-from sracl_dist.data.strings import Register
+from sracl_dist.data.lasting_ids import load_lasting_ids
+from sracl_dist.data.strings import HashKey, Register, hash_strings
 from sracl_dist.observe import Progress
 
 NUMBERS = "work/numbers/"
@@ -60,15 +63,17 @@ def number_all(
     folder: StageFolder,
     splits: list[FileSplit],
     num_rows: list[int],
+    key: HashKey,
     partition_rows: int,
     max_user_rows: int | None,
 ) -> Numbering:
-    """Number users and items by their first appearance in the files.
+    """Number users and items by their first appearance in the files, those first that keep their dense ids.
 
     Args:
         folder: the stage.
         splits: all of them, encoded.
         num_rows: usable rows of each.
+        key: with which their ids are hashed.
         partition_rows: about how many events of users a partition has.
         max_user_rows: data.max_user_interactions.
 
@@ -78,6 +83,8 @@ def number_all(
     if folder.exists(SUMMARY):
         return Numbering(**folder.read_json(SUMMARY))
     users, items, counts = _Ids(), _Ids(), _Counts()
+    for ids, lasting in zip((users, items), load_lasting_ids(folder), strict=True):
+        ids.add(lasting, hash_strings(lasting, key))
     progress = Progress("prepare: numbering users and items", sum(num_rows))
     for split, num in zip(splits, num_rows, strict=True):
         with open_groups(
@@ -109,7 +116,7 @@ class _Ids:
         return len(self.register)
 
     def add(self, ids: pa.LargeStringArray, hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
-        """Number a block's ids."""
+        """Number ids, such as a block's."""
         numbers, places = self.register.add(hashes.reshape(-1, 2))
         self.parts.append(ids.take(pa.array(places)))
         return numbers

@@ -21,8 +21,9 @@ from sracl_dist.data.encode import USERS as USERS_STAY
 from sracl_dist.data.file_splits import plan_splits
 from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, keep_core
 from sracl_dist.data.groups import open_groups
-from sracl_dist.data.growth import LogFiles, can_grow, describe_log, grow
+from sracl_dist.data.growth import LogFiles, can_grow, describe_log, grow, keeps_dense_ids
 from sracl_dist.data.known_ids import save_ids
+from sracl_dist.data.lasting_ids import save_lasting_ids
 from sracl_dist.data.log_steps import WORK, LogSteps
 from sracl_dist.data.numbering import ITEMS_FILE, USERS_FILE, Numbering
 from sracl_dist.data.ordering import partition_name
@@ -31,6 +32,8 @@ from sracl_dist.data.rejects import Rejects
 from sracl_dist.data.result import item_texts, items_table, make_result, text_facts
 from sracl_dist.data.sources import Source, resolve
 from sracl_dist.data.state import (
+    LASTING,
+    LASTING_IDS,
     LOG,
     Memory,
     State,
@@ -47,7 +50,8 @@ from sracl_dist.stages import StageResult
 def prepare(config: Config, run: RunFolder) -> StageResult:
     """Turn the configured log and item texts into the tables items, users, sequences and rejects.
 
-    Where the log has only got new files behind the old ones since the tables were made, those are added to them.
+    Where the log has only got new files behind the old ones since the tables were made, those are added to them. Where
+    it has only got new files and is read as a whole nevertheless, users and items that were there keep their dense ids.
 
     Raises:
         ConfigError: the source is unknown, or settings contradict it.
@@ -62,7 +66,11 @@ def prepare(config: Config, run: RunFolder) -> StageResult:
     if state is not None and can_grow(state, log, config.data):
         return grow(config, source, folder, state, log)
     if state is not None:
-        folder.delete([LOG, *(name for name in folder.files() if name != STARTED)])
+        if keeps_dense_ids(state.made_from, state.files, log, config.data):
+            save_lasting_ids(folder, state)
+        folder.delete([LOG, *(name for name in folder.files() if name not in (STARTED, LASTING_IDS, LASTING))])
+    if folder.exists(LASTING) and not keeps_dense_ids(**folder.read_json(LASTING), log=log, data=config.data):
+        folder.delete([LASTING, LASTING_IDS])
     return _prepare_all(config, source, folder, log)
 
 

@@ -5,6 +5,7 @@
     state/ids/                        ids of users and items, and how they are found; see known_ids
     state/<generation>.arrow          one group: the arrays of `Memory`
     state/dropped/<generation>/*      groups of events that the k-core removed; an item or user may come back
+    state/lasting.*                   there while the log is read anew as a whole; see lasting_ids
 
 Generation 0 is a whole log, and each addition makes the next. Users and items have a number among all that ever
 appeared, and a dense id if they stay.
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sracl_dist.artifacts import StageFolder
+from sracl_dist.columns import PAD
 from sracl_dist.data.encode import ITEMS, TIMES, USERS
 from sracl_dist.data.groups import Group, open_groups, write_groups
 from sracl_dist.data.interactions import Tally
@@ -29,6 +31,7 @@ STATE = "state/"
 LOG = "state/log.json"
 GROWING = "state/growing.json"
 """There while files are added, so that tables which an interrupted addition wrote are not taken for the old ones."""
+LASTING_IDS, LASTING = "state/lasting.arrow", "state/lasting.json"
 RANK = "rank"
 
 
@@ -54,6 +57,21 @@ class Memory:
     """[2 U] for each user the last item that stays and the one before, PAD where there is none."""
     time_range: NDArray[np.int64]
     """Earliest and latest time of events that stay; empty where there are no times."""
+
+    def user_numbers(self, first: int = 0) -> NDArray[np.int64]:
+        """Numbers of the users with dense ids from `first` on, in the order of these."""
+        return _in_order(self.user_dense, first)
+
+    def item_numbers(self) -> NDArray[np.int64]:
+        """[V] numbers of the items that stay, in the order of their dense ids."""
+        return _in_order(self.item_dense, PAD + 1)
+
+
+def _in_order(dense: NDArray[np.int32], first: int) -> NDArray[np.int64]:
+    numbers = np.flatnonzero(dense >= first)
+    order = np.empty(len(numbers), np.int64)
+    order[dense[numbers] - first] = numbers
+    return order
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from plain_prepare import Row
 from test_sharded_prepare import SURE, config_for, found_histories, logs, write_files
 
 from sracl_dist.artifacts import RunFolder
-from sracl_dist.data import growth
+from sracl_dist.data import growth, prepare
 from sracl_dist.data.known_ids import KnownIds
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.data.strings import HashCollisionError, collision
@@ -85,8 +85,11 @@ def grows(monkeypatch):
     shard_rows=st.integers(10, 80),
     has_times=st.booleans(),
     texts=st.booleans(),
+    most=st.integers(0, 3),
 )
-def test_added_files_equal_all_files_at_once(tmp_path_factory, monkeypatch, files, least, shard_rows, has_times, texts):
+def test_added_files_equal_all_files_at_once(
+    tmp_path_factory, monkeypatch, files, least, shard_rows, has_times, texts, most
+):
     folder = tmp_path_factory.mktemp("growing")
     names = write_files(folder, [SURE + files[0], *files[1:]])
     data = {
@@ -102,12 +105,14 @@ def test_added_files_equal_all_files_at_once(tmp_path_factory, monkeypatch, file
     before: tuple[dict[str, int], dict[str, int]] = ({}, {})
     with monkeypatch.context() as patch:
         added = grows(patch)
+        patch.setattr(growth, "MAX_GENERATIONS", most)
         for number in range(1, len(names) + 1):
             run, grown = run_prepare(config_for(folder / "grown", names[:number], **data))
             now = old_numbers(run)
             assert all(new.items() >= old.items() for new, old in zip(now, before, strict=True))
             before = now
-        assert len(added) == len(names) - 1
+        num_anew = (len(names) - 1) // (most + 1)
+        assert len(added) == len(names) - 1 - num_anew
     whole_run, whole = run_prepare(config_for(folder / "whole", names, **data))
     assert described(run) == described(whole_run)
     same_facts(grown, whole)
@@ -161,6 +166,99 @@ def test_what_cannot_be_added_is_made_anew(tmp_path, monkeypatch, change):
     whole_run, whole = run_prepare(config_for(tmp_path / "whole", names, **data))
     assert described(run) == described(whole_run)
     assert grown.details == whole.details
+
+
+def random_files(folder, *nums, seed=7):
+    """Files of so many random events each; rare users and items are among them, and the last events come first."""
+    rng = np.random.default_rng(seed)
+    total = sum(nums)
+    users, items = ((rng.random(total) ** 3 * 200).astype(int) for _ in range(2))
+    rows = [(f"u{user}", f"i{item}", str(n)) for n, (user, item) in enumerate(zip(users, items, strict=True))][::-1]
+    ends = np.cumsum(nums).tolist()
+    return write_files(folder, [rows[end - num : end] for end, num in zip(ends, nums, strict=True)])
+
+
+def ids_by_number(numbers):
+    return [list(dict(sorted(own.items(), key=lambda entry: entry[1]))) for own in numbers]
+
+
+@pytest.mark.parametrize(
+    ("limits", "data"),
+    [
+        ({"MAX_GENERATIONS": 0}, {}),
+        ({"MAX_NEW_SHARE": 0.25}, {}),
+        ({}, {"interactions": "in front"}),
+        ({}, {"split": "global_time", "validation_share": 0.3, "test_share": 0.1}),
+    ],
+)
+def test_dense_ids_outlast_a_log_that_is_read_as_a_whole(tmp_path, monkeypatch, limits, data):
+    for name, value in limits.items():
+        monkeypatch.setattr(growth, name, value)
+    names = random_files(tmp_path, 400, 300, 700)
+    in_front = data.pop("interactions", None)
+    least = {"min_user_interactions": 5, "min_item_interactions": 5, "shard_rows": 50}
+    added = grows(monkeypatch)
+    run, _ = run_prepare(config_for(tmp_path / "run", names[:2], **least, **data))
+    before = old_numbers(run)
+    names = [names[2], *names[:2]] if in_front else names
+    run, grown = run_prepare(config_for(tmp_path / "run", names, **least, **data))
+    assert not added
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names, **least, **data))
+    assert described(run) == described(whole_run)
+    assert grown.details == whole.details
+    own, others = ids_by_number(old_numbers(run)), ids_by_number(old_numbers(whole_run))
+    for ids, whole_ids, old in zip(own, others, ids_by_number(before), strict=True):
+        assert ids == old + [each for each in whole_ids if each not in old]
+        assert ids != whole_ids
+        assert len(old) < len(ids)
+    assert not [name for name in run.stage("prepare").files("state") if "lasting" in name]
+
+
+@pytest.mark.parametrize(
+    "change", [{"min_item_interactions": 1}, {"max_user_interactions": 40}, {"interactions": "old"}]
+)
+def test_where_those_who_stayed_may_go_all_ids_are_given_anew(tmp_path, monkeypatch, change):
+    names = random_files(tmp_path, 400, 300, 700)
+    run_prepare(config_for(tmp_path / "run", names[:2]))
+    wanted = names[1:] if change.pop("interactions", None) else names
+    run, _ = run_prepare(config_for(tmp_path / "run", wanted, **change))
+    whole_run, _ = run_prepare(config_for(tmp_path / "whole", wanted, **change))
+    assert old_numbers(run) == old_numbers(whole_run)
+
+
+@pytest.mark.parametrize("at", ["plan_splits", "keep_core", "save_ids", "save_memory", "save_state"])
+@pytest.mark.parametrize("again", [{}, {"shard_rows": 41}, {"interactions": "withdrawn"}])
+def test_dense_ids_outlast_a_log_whose_reading_was_interrupted(tmp_path, monkeypatch, at, again):
+    monkeypatch.setattr(growth, "MAX_GENERATIONS", 0)
+    names = random_files(tmp_path, 400, 300, 700)
+    run, _ = run_prepare(config_for(tmp_path / "run", names[:2]))
+    before = old_numbers(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, at, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_prepare(config_for(tmp_path / "run", names))
+    wanted = names[:2] if again.get("interactions") else names
+    data = {"shard_rows": again.get("shard_rows", 50)}
+    run, _ = run_prepare(config_for(tmp_path / "run", wanted, **data))
+    whole_run, _ = run_prepare(config_for(tmp_path / "whole", wanted))
+    assert described(run) == described(whole_run)
+    assert all(new.items() >= old.items() for new, old in zip(old_numbers(run), before, strict=True))
+
+
+def test_the_last_addition_that_may_be_is_not_done_again_when_its_manifest_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "MAX_GENERATIONS", 1)
+    names = random_files(tmp_path, 300, 50)
+    run_prepare(config_for(tmp_path / "run", names[:1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(growth, "make_result", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_prepare(config_for(tmp_path / "run", names))
+    monkeypatch.setattr(prepare, "_prepare_all", lambda *_: 1 / 0)
+    run, grown = run_prepare(config_for(tmp_path / "run", names))
+    monkeypatch.undo()
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
+    assert described(run) == described(whole_run)
+    same_facts(grown, whole)
 
 
 def test_more_new_rows_than_a_quarter_are_read_with_all_others(tmp_path, monkeypatch):
@@ -315,8 +413,9 @@ def test_what_does_not_change_is_not_written_again(tmp_path):
 
 
 def test_after_a_collision_of_hashes_the_whole_log_is_read_with_another_key(tmp_path, monkeypatch):
-    names = write_files(tmp_path, [SURE, SURE[:5]])
+    names = write_files(tmp_path, [SURE[::-1], SURE[:5]])
     run, _ = run_prepare(config_for(tmp_path / "run", names[:1]))
+    before = old_numbers(run)
     key = run.stage("prepare").read_json("state/log.json")["hash_key"]
     with monkeypatch.context() as patch:
         patch.setattr(KnownIds, "find", lambda *_: (_ for _ in ()).throw(collision()))
@@ -326,6 +425,7 @@ def test_after_a_collision_of_hashes_the_whole_log_is_read_with_another_key(tmp_
     run, grown = run_prepare(config_for(tmp_path / "run", names))
     assert not added
     assert run.stage("prepare").read_json("state/log.json")["hash_key"] != key
+    assert old_numbers(run) == before
     whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
     assert described(run) == described(whole_run)
     same_facts(grown, whole)
