@@ -18,7 +18,9 @@ from sracl_dist.data.rows import Rows
 from sracl_dist.data.texts import clean_categories, clean_texts
 from sracl_dist.errors import StageError
 
-_TYPES = {name: pa.list_(pa.string()) if name == CATEGORIES else pa.string() for name in TEXT_COLUMNS}
+_TEXT = pa.large_string()
+"""The texts of a column may have more than 2 GiB together, which is all that Arrow's other type of strings can hold."""
+_TYPES = {name: pa.list_(_TEXT) if name == CATEGORIES else _TEXT for name in TEXT_COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True)

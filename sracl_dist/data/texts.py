@@ -18,13 +18,17 @@ _RAW_CHARS_PER_CHAR = 16
 
 
 def clean_texts(values: pa.Array, max_chars: int) -> pa.Array:
-    """Clean every text; most need none and never leave Arrow. A null stays null and an empty text becomes null."""
+    """Clean every text; most need none and never leave Arrow. A null stays null and an empty text becomes null.
+
+    Returns:
+        large_string, whatever the texts are.
+    """
     values = values.cast(pa.large_string())
     dirty = pc.match_substring_regex(values, _NEEDS_CLEANING).fill_null(False)
     cleaned = [clean_text(text, max_chars) for text in values.filter(dirty).to_pylist()]
     values = pc.replace_with_mask(values, dirty, pa.array(cleaned, pa.large_string()))
     values = pc.utf8_rtrim(pc.utf8_slice_codeunits(values, 0, max_chars), " ")
-    return pc.if_else(pc.equal(values, ""), None, values).cast(pa.string())
+    return pc.if_else(pc.equal(values, ""), None, values)
 
 
 def clean_text(text: str, max_chars: int) -> str:

@@ -166,6 +166,14 @@ def test_long_titles_are_read_and_cut(write):
     assert len(texts.table["title"][0].as_py()) == 2000
 
 
+def test_a_column_has_room_for_texts_of_more_than_two_gigabytes(write):
+    texts, _ = load(write("items.csv", HEADER + "a,Tea,Brew,Hot|Drinks,\n"), ["a", "b"])
+    for table in (texts.table, read_item_texts([], ItemColumns(), pa.array(["a"]), Rejects()).table):
+        for name in ("title", "brand", "description"):
+            assert table[name].type == pa.large_string()
+        assert table["categories"].type == pa.list_(pa.large_string())
+
+
 def test_no_files_leave_every_item_without_text():
     texts = read_item_texts([], ItemColumns(), pa.array(["a", "b"]), Rejects())
     assert texts.counts()["items_without_text"] == 2
