@@ -86,15 +86,25 @@ def keep_core(folder: StageFolder, numbering: Numbering, data: DataConfig) -> Ke
 
 
 def _core(folder: StageFolder, numbering: Numbering, data: DataConfig) -> Core:
-    parts = []
     progress = Progress("prepare: k-core", numbering.num_users, "users")
-    for partition in range(numbering.num_partitions):
-        with open_groups(folder, partition_name(ORDERED, partition), [ITEMS, LENGTHS]) as reader:
-            parts.append((reader.numpy(0, LENGTHS), reader.numpy(0, ITEMS)))
-        progress.update(len(parts[-1][0]))
-    core = k_core(parts, numbering.num_items, data.min_user_interactions, data.min_item_interactions)
+    core = k_core(
+        _parts(folder, numbering, progress),
+        numbering.num_items,
+        data.min_user_interactions,
+        data.min_item_interactions,
+    )
     progress.close()
     return core
+
+
+def _parts(
+    folder: StageFolder, numbering: Numbering, progress: Progress
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """Lengths and items of one partition after the other, none of which is held here."""
+    for partition in range(numbering.num_partitions):
+        with open_groups(folder, partition_name(ORDERED, partition), [ITEMS, LENGTHS]) as reader:
+            yield reader.numpy(0, LENGTHS), reader.numpy(0, ITEMS)
+        progress.update(numbering.first_users[partition + 1] - numbering.first_users[partition])
 
 
 def kept_rows(

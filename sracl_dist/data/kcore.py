@@ -1,6 +1,6 @@
 """Iterative k-core: only users and items with enough interactions among each other stay."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class Core:
 
 
 def k_core(
-    parts: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]],
+    parts: Iterable[tuple[NDArray[np.int32], NDArray[np.int32]]],
     num_items: int,
     min_user_interactions: int,
     min_item_interactions: int,
@@ -39,11 +39,11 @@ def k_core(
     """Remove interactions of users and items with too few, again and again until none is left to remove.
 
     The result is the largest subset in which everybody has enough, whatever the order of removal. Each interaction
-    takes 8 bytes, and a round looks only at those that are left.
+    takes 8 bytes while it is left, and a round looks only at those that are.
 
     Args:
         parts: of the users, part after part: how many interactions each user has, and the items of all of them, user
-            after user.
+            after user. Whoever holds on to the items takes 4 bytes more for each interaction.
         num_items: items are 0..num_items - 1.
         min_user_interactions: fewest interactions of a user.
         min_item_interactions: fewest interactions of an item.
@@ -51,10 +51,10 @@ def k_core(
     Raises:
         InputError: nothing stays.
     """
-    counts = [lengths.astype(np.int32) for lengths, _ in parts]
     item_counts = np.zeros(num_items, np.int32)
-    left = []
+    counts, left = [], []
     for lengths, items in parts:
+        counts.append(lengths.astype(np.int32))
         left.append((np.repeat(np.arange(len(lengths), dtype=np.int32), lengths), items))
         item_counts += np.bincount(items, minlength=num_items).astype(np.int32)
     rounds = [_round(counts, item_counts)]

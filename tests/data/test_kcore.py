@@ -1,5 +1,6 @@
 """The k-core against a plain loop, and its report."""
 
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -54,6 +55,23 @@ def test_equals_a_plain_loop(pairs, min_user, min_item, num_parts):
     assert core.rounds[-1]["interactions"] == len(expected)
     items = Counter(pairs[number][1] for number in expected)
     assert core.item_counts.tolist() == [items[item] for item in range(10)]
+
+
+def test_an_interaction_takes_eight_bytes():
+    num_users, per_user, num_parts = 1000, 20, 25
+
+    def parts():
+        for part in range(num_parts):
+            items = np.arange(num_users * per_user, dtype=np.int32) % 500
+            items[:per_user] = 500 + part  # every part loses a user
+            yield np.full(num_users, per_user, np.int32), items
+
+    tracemalloc.start()
+    core = k_core(parts(), 500 + num_parts, 2, per_user + 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert core.rounds[-1]["users"] == num_parts * (num_users - 1)
+    assert peak < 10 * num_parts * num_users * per_user
 
 
 def test_reports_every_round():
