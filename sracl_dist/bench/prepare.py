@@ -10,7 +10,8 @@ of its own, with whatever Ray processes it starts, and the smallest one also by 
     growth               time per event of a log over that of the next smaller one, the largest of these ratios
     wall_s_N             time of the log of N events
     peak_rss_gb_N        memory there
-    append_share         time of adding one hundredth of new events to the largest log over that of preparing it
+    append_share         time of adding one hundredth of new events to the largest log, some of them late, over that of
+                         preparing it
 """
 
 import tempfile
@@ -27,6 +28,7 @@ from sracl_dist.bench.polars_prepare import TIMESTAMP
 from sracl_dist.bench.process_tree import Measured, run_measured
 from sracl_dist.columns import ITEM_ID, USER_ID
 from sracl_dist.config.sections import require
+from sracl_dist.data.synthetic.events import MIN_DELAY_MS
 from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.observe import duration, say
 
@@ -45,6 +47,8 @@ class PrepareSettings:
     """Events of the log that polars prepares as well; one of `num_events`, and it must fit into memory."""
     folder: str | None = None
     """Folder that keeps the generated logs for the next time; null makes them anew."""
+    late_share: float = 0.02
+    """Share of the added events that happened before the log's end, by as much as late sessions of generated logs."""
     num_processes: int = 2
     """Processes that generate."""
     quick: bool = False
@@ -61,6 +65,7 @@ class PrepareSettings:
         require(rising, "num_events", sizes, "use rising numbers from 5000 on, for example [1000000,10000000]")
         known = self.reference_events in sizes
         require(known, "reference_events", self.reference_events, f"use one of num_events={sizes}")
+        require(0 <= self.late_share <= 1, "late_share", self.late_share, "use a share from 0 to 1")
         require(self.num_processes >= 1, "num_processes", self.num_processes, "use 1 or more")
 
 
@@ -79,7 +84,7 @@ def measure(settings: PrepareSettings) -> dict[str, float]:
             stage[num] = _run_stage(f"{scratch}/run-{num}", [_log(logs, num)])
             _say("stage", num, stage[num])
         new = Path(scratch) / "new"
-        num_new = _write_new_events(_log(logs, num), new, num // NEW_EVENTS)
+        num_new = write_new_events(_log(logs, num), new, num // NEW_EVENTS, settings.late_share)
         addition = _run_stage(f"{scratch}/run-{num}", [_log(logs, num), new])
         _say("addition", num_new, addition)
     last = settings.num_events[-1]
@@ -100,8 +105,18 @@ def _run_stage(location: str, folders: list[Path]) -> Measured:
     return run_measured(["-m", "sracl_dist.bench.prepare_log", location, *map(str, folders)])
 
 
-def _write_new_events(log: Path, target: Path, num: int) -> int:
-    """The next day of a log: some of its last events again, after its end, partly of new users."""
+def write_new_events(log: Path, target: Path, num: int, late_share: float) -> int:
+    """Write the next day of a log: some of its last events again, partly of new users, after its end or late.
+
+    Args:
+        log: folder of the log's Parquet files.
+        target: folder to make.
+        num: how many events, at most those of the last file.
+        late_share: of events that happened before the log's end.
+
+    Returns:
+        How many they are.
+    """
     last = pq.read_table(sorted(log.glob("*.parquet"))[-1])
     random = np.random.default_rng(0)
     events = last.take(pa.array(np.sort(random.choice(last.num_rows, min(num, last.num_rows), replace=False))))
@@ -110,7 +125,13 @@ def _write_new_events(log: Path, target: Path, num: int) -> int:
         pc.binary_join_element_wise(events[USER_ID], "new", "-"),
         events[USER_ID],
     )
-    times = pc.add(events[TIMESTAMP], pc.max(events[TIMESTAMP]).as_py() - pc.min(events[TIMESTAMP]).as_py() + 1)
+    old_times = last[TIMESTAMP].to_numpy()
+    delays_ms = MIN_DELAY_MS + random.exponential(SyntheticLogSettings.late_hours * 3_600_000, events.num_rows)
+    times = np.where(
+        random.random(events.num_rows) < late_share,
+        old_times.max() - delays_ms.astype(np.int64),
+        events[TIMESTAMP].to_numpy() + (old_times.max() - old_times.min() + 1),
+    )
     target.mkdir()
     columns = {USER_ID: users, ITEM_ID: events[ITEM_ID], TIMESTAMP: times}
     pq.write_table(pa.table(columns), target / "part-new.parquet")

@@ -18,7 +18,7 @@ from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, kept_rows
 from sracl_dist.data.groups import open_groups, write_groups
 from sracl_dist.data.numbering import USERS_FILE, Numbering
 from sracl_dist.data.ordering import LENGTHS, ORDERED, partition_name
-from sracl_dist.data.sequences import NUMBERS, SEQUENCES, Sequences
+from sracl_dist.data.sequences import NUMBERS, SEQUENCES, USERS_PER_GROUP, Sequences
 from sracl_dist.data.state import Dropped, dropped_name, save_dropped
 from sracl_dist.ids import USERS as USERS_TABLE
 from sracl_dist.shards import Shard
@@ -75,7 +75,8 @@ def make_writer(folder: StageFolder, numbering: Numbering, kept: Kept, has_times
             return
         users = users_table(shard.start, user_ids)
         folder.write_table(shard_of(kept, partition, USERS_TABLE).name, users)
-        folder.write_table(shard.name, sequences.to_table(times, np.arange(shard.start, shard.stop)), NUMBERS)
+        table = sequences.to_table(times, np.arange(shard.start, shard.stop))
+        folder.write_table(shard.name, table, NUMBERS, USERS_PER_GROUP)
 
     return write
 

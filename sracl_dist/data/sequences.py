@@ -26,6 +26,8 @@ SEQUENCES = "sequences"
 """Folder of the table's shards within the stage."""
 NUMBERS = tuple(f"{name}.list.element" for name in (ITEMS, TIMES))
 """Leaf columns that are written with their bytes split."""
+USERS_PER_GROUP = 1024
+"""Users of a row group in a shard: where some histories are read, others are only if they lie in the same group."""
 ADDED = "added"
 """Folder of events that were added since, a file for each addition: user, place in the history, item, time."""
 
@@ -189,11 +191,9 @@ def _row_parts(folder: StageFolder, wanted: NDArray[np.bool_], *, with_times: bo
 def _shard_rows(folder: StageFolder, shard: Shard, wanted: NDArray[np.bool_], *, with_times: bool) -> SequenceRows:
     """Rows of one shard for those of its users that are wanted."""
     columns = [USER, ITEMS, NUM_TRAIN, NUM_VALIDATION, *([TIMES] if with_times else [])]
-    table = folder.read_table(shard.name, columns).combine_chunks()
-    if not np.array_equal(table[USER].to_numpy(), np.arange(shard.start, shard.stop)):
+    table = folder.read_rows(shard.name, wanted, columns).combine_chunks()
+    if not np.array_equal(table[USER].to_numpy(), shard.start + np.flatnonzero(wanted)):
         raise _damaged(folder)
-    if not wanted.all():
-        table = table.filter(pa.array(wanted)).combine_chunks()
     lists = table[ITEMS].chunk(0)
     return SequenceRows(
         users=table[USER].to_numpy(),
