@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import ITEM, ITEM_ID, USER, USER_ID
 from sracl_dist.errors import InputError, StorageError
+from sracl_dist.shards import Shard, committed_shards
 
 ITEMS_TABLE = "items.parquet"
 USERS = "users"
@@ -102,14 +103,27 @@ def load_item_ids(run: RunFolder) -> IdMap:
     return _id_map(folder.read_table(ITEMS_TABLE, [ITEM, ITEM_ID]), folder.shown(ITEMS_TABLE), first=1, noun=ITEM)
 
 
-def load_user_ids(run: RunFolder) -> IdMap:
-    """Users of a prepared run, 0..U-1.
+def load_user_ids(run: RunFolder, users: Shard | None = None) -> IdMap:
+    """Users of a prepared run, 0..U-1, or those of a shard, for which only the files that hold them are read.
 
     Raises:
         StorageError: the table is missing or does not list every user once.
     """
     folder = run.stage("prepare")
-    return _id_map(folder.read_shards(f"{USERS}/", [USER, USER_ID]), folder.shown(USERS), first=0, noun=USER)
+    if users is None:
+        table, first = folder.read_shards(f"{USERS}/", [USER, USER_ID]), 0
+    else:
+        first, is_wanted = users.start, (pc.field(USER) >= users.start) & (pc.field(USER) < users.stop)
+        parts = [each for each in committed_shards(folder, USERS) if each.start < users.stop and each.stop > first]
+        tables = [folder.read_table(part.name, [USER, USER_ID], is_wanted) for part in parts]
+        num_rows = sum(part.num_rows for part in tables)
+        if num_rows != users.num_rows:
+            raise StorageError(
+                f"{folder.shown(USERS)} lists {num_rows:,} of the {users.num_rows:,} users from {first} on; run "
+                f"jobs/prepare.py again."
+            )
+        table = pa.concat_tables(tables)
+    return _id_map(table, folder.shown(USERS), first=first, noun=USER)
 
 
 def _id_map(table: pa.Table, shown: str, *, first: int, noun: str) -> IdMap:

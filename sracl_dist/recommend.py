@@ -17,7 +17,7 @@ from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.evaluate.best import best_items
 from sracl_dist.evaluate.scores import CatalogueScores
-from sracl_dist.ids import load_item_ids, load_user_ids
+from sracl_dist.ids import ITEMS_TABLE, load_item_ids, load_user_ids
 from sracl_dist.observe import Progress
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
@@ -52,7 +52,7 @@ def recommend(config: Config, run: RunFolder) -> StageResult:
                 gpus_per_worker=min(1, cluster.num_gpus),
             )
     progress.close()
-    num_rows = folder.read_shards(f"{RECOMMENDATIONS}/", [USER_ID]).num_rows
+    num_rows = sum(folder.num_values(name, USER_ID) for name in folder.files(f"{RECOMMENDATIONS}/"))
     if num_rows != sequences.num_users:
         raise StorageError(
             f"{folder.shown(RECOMMENDATIONS)} has {num_rows:,} rows for {sequences.num_users:,} users; "
@@ -70,20 +70,19 @@ def make_recommender(run: RunFolder, num_items: int, remove_seen: bool) -> Calla
     sequences, folder = load_sequences(run), run.stage(STAGE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scores = CatalogueScores(load_best_encoder(run, sequences.num_items, device), device)
-    user_ids, item_ids = load_user_ids(run), load_item_ids(run)
-    for noun, ids, num in (("user", user_ids, sequences.num_users), ("item", item_ids, sequences.num_items)):
-        if len(ids) != num:
-            raise StorageError(
-                f"{run.stage('prepare').shown(f'{noun}s')} lists {len(ids):,} of {num:,} {noun}s; "
-                f"run jobs/prepare.py again."
-            )
+    item_ids = load_item_ids(run)
+    if len(item_ids) != sequences.num_items:
+        raise StorageError(
+            f"{run.stage('prepare').shown(ITEMS_TABLE)} lists {len(item_ids):,} of {sequences.num_items:,} items; "
+            f"run jobs/prepare.py again."
+        )
 
     def serve(shard: Shard) -> int:
         users = np.arange(shard.start, shard.stop)
         best = best_items(scores, sequences.histories(users), num_items, remove_seen=remove_seen)
         offsets = pa.array(np.concatenate([[0], np.cumsum(best.lengths)]), pa.int32())
         columns = {
-            USER_ID: user_ids.external(users),
+            USER_ID: load_user_ids(run, shard).external(users),
             ITEM_IDS: pa.ListArray.from_arrays(offsets, item_ids.external(best.items)),
             SCORES: pa.ListArray.from_arrays(offsets, pa.array(best.scores, pa.float32())),
         }

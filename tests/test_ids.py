@@ -76,3 +76,19 @@ def test_a_table_with_a_gap_or_missing(tmp_path):
     run.stage("prepare").write_table("items.parquet", pa.table({"item": [1, 3], "item_id": ["a", "b"]}))
     with pytest.raises(StorageError, match="every item once;"):
         load_item_ids(run)
+
+
+def test_the_ids_of_some_users_come_out_of_the_shards_that_hold_them(tmp_path):
+    folder = RunFolder(str(tmp_path)).stage("prepare")
+    for start, stop in ((0, 4), (4, 8), (8, 10)):
+        users = list(range(stop - 1, start - 1, -1))  # in whatever order
+        table = pa.table({"user": pa.array(users, pa.int64()), "user_id": [f"u{user}" for user in users]})
+        folder.write_table(Shard("users", start, stop).name, table)
+    folder.write_bytes(Shard("users", 10, 12).name, b"no table")
+    run = RunFolder(str(tmp_path))
+    assert load_user_ids(run, Shard("x", 3, 9)).external(range(3, 9)).to_pylist() == [
+        f"u{user}" for user in range(3, 9)
+    ]
+    assert len(load_user_ids(run, Shard("x", 4, 5))) == 1
+    with pytest.raises(StorageError, match=r"lists 0 of the 2 users from 20 on"):
+        load_user_ids(run, Shard("x", 20, 22))

@@ -82,5 +82,6 @@ def test_an_incomplete_id_map_is_refused(tmp_path: Path) -> None:
     folder = run.stage("prepare")
     name = Shard("users", 0, 8).name
     folder.write_table(name, folder.read_table(name).slice(1))
-    with pytest.raises(StorageError, match="users lists 7 of 8 users"):
-        make_recommender(run, 3, True)
+    recommend_to = make_recommender(run, 3, True)
+    with pytest.raises(StorageError, match="users lists 3 of the 4 users from 4 on"):
+        recommend_to(Shard("recommendations", 4, 8))

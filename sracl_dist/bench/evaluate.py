@@ -47,7 +47,7 @@ class EvaluateSettings:
     """Width of states and representations."""
     num_best: int = 20
     """Length of a list of best items."""
-    shard_users: int = 2048
+    shard_users: int = 8192
     """Users done at a time, as evaluate.shard_users."""
     device: str = "cpu"
     """cpu or cuda."""

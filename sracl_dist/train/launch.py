@@ -22,7 +22,6 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
-from safetensors.torch import load as load_tensors
 
 from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.cluster import connected
@@ -38,7 +37,16 @@ from sracl_dist.train.estimate import estimate, sizes_of
 from sracl_dist.train.local import train_here
 from sracl_dist.train.loop import make_batches, require_trainable
 from sracl_dist.train.room import EndWithoutRoom, RoomOfWorkers
-from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress, progress_of, read_description
+from sracl_dist.train.state import (
+    BEST,
+    DESCRIPTION,
+    ENCODER,
+    WEIGHTS,
+    Progress,
+    num_parameters_in,
+    progress_of,
+    read_description,
+)
 from sracl_dist.train.trackers import Trackers
 from sracl_dist.train.work import (
     CHECKPOINT_FOLDER,
@@ -210,11 +218,12 @@ def _publish(
     config: Config, folder: StageFolder, progress: Progress, read_best: Callable[[str], bytes], num_targets: int
 ) -> StageResult:
     """Put the selected checkpoint where later stages find it, and describe the run."""
-    for name in (WEIGHTS, ENCODER, DESCRIPTION):
+    weights = read_best(WEIGHTS)
+    folder.write_bytes(BEST + WEIGHTS, weights)
+    for name in (ENCODER, DESCRIPTION):
         folder.write_bytes(BEST + name, read_best(name))
-    num_parameters = sum(tensor.numel() for tensor in load_tensors(folder.read_bytes(BEST + WEIGHTS)).values())
     write_curve(folder, progress)
-    return _describe(config, progress, num_targets, num_parameters, folder)
+    return _describe(config, progress, num_targets, num_parameters_in(weights), folder)
 
 
 def _delete_orphans(folder: StageFolder, kept: Sequence[Checkpoint]) -> None:

@@ -11,6 +11,7 @@ the worker's rank; hence there is no state of a random generator to keep.
 """
 
 import json
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass, field, fields
@@ -150,6 +151,15 @@ def progress_of(description: dict[str, Any]) -> Progress:
     return Progress(**{name: value for name, value in description["progress"].items() if name in known})
 
 
+def num_parameters_in(weights: bytes) -> int:
+    """How many numbers the tensors of a safetensors file have together, as its header tells.
+
+    The header is JSON behind its length in 8 bytes (https://github.com/huggingface/safetensors, "Format").
+    """
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
 def load_best_encoder(run: RunFolder, num_items: int, device: torch.device) -> SequenceEncoder:
     """The encoder of the selected epoch, ready for inference.
 
@@ -172,7 +182,8 @@ def load_best_encoder(run: RunFolder, num_items: int, device: torch.device) -> S
     settings = {key.removeprefix(prefix): value for key, value in source.items() if key.startswith(prefix)}
     encoder = inference_encoder(ModelConfig(**settings), num_items)
     try:
-        encoder.load_state_dict(load_tensors(folder.read_bytes(BEST + ENCODER)))
+        # Taken over instead of copied: the table of a large catalogue is most of what there is.
+        encoder.load_state_dict(load_tensors(folder.read_bytes(BEST + ENCODER)), assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise _damaged(folder.path(BEST), error) from None
     return encoder.to(device).eval()

@@ -15,7 +15,6 @@ def test_every_figure_is_there_and_a_positive_number(capsys: pytest.CaptureFixtu
     figures = run_bench("train_workers", ["num_workers=[1,2]", "validates=true", *QUICK])["figures"]
     assert set(figures) == {f"{name}_{num}" for name in NAMES for num in (1, 2)}
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
-    assert figures["machine_gb_2"] < 2 * (figures["own_gb_2"] + figures["mapped_gb_2"])
     assert "2 workers: each" in capsys.readouterr().err
 
 

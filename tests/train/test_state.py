@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from dense_scores import dense_scores
+from safetensors.torch import save
 from synthetic import make_config, write_best
 
 from sracl_dist.artifacts import RunFolder
@@ -12,7 +13,16 @@ from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.loop import Trainer, fit, make_trainer
-from sracl_dist.train.state import DESCRIPTION, ENCODER, MEMORY, OPTIMISER, WEIGHTS, Progress, load_best_encoder
+from sracl_dist.train.state import (
+    DESCRIPTION,
+    ENCODER,
+    MEMORY,
+    OPTIMISER,
+    WEIGHTS,
+    Progress,
+    load_best_encoder,
+    num_parameters_in,
+)
 from sracl_dist.train.worker import Worker
 
 CPU = torch.device("cpu")
@@ -116,6 +126,12 @@ def test_best_encoder_scores_like_the_trained_one(
     expected = dense_scores(trainer.model.encoder, contexts)
     scores = dense_scores(load_best_encoder(run, sequences.num_items, CPU), contexts)
     assert torch.equal(scores, expected)
+
+
+def test_parameters_are_counted_by_the_header(trainer: Trainer) -> None:
+    weights = {name: value.detach().clone() for name, value in trainer.model.weights().items()}
+    assert num_parameters_in(save(weights)) == sum(value.numel() for value in weights.values())
+    assert num_parameters_in(save(weights, {"format": "pt"})) == num_parameters_in(save(weights))
 
 
 def test_a_damaged_best_encoder_is_refused(

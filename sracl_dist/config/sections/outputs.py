@@ -9,7 +9,7 @@ from sracl_dist.config.sections.fields import neutral, require
 class EvaluateConfig:
     """evaluate: rank the whole catalogue for every user with a test item."""
 
-    shard_users: int = neutral(2048)
+    shard_users: int = neutral(8192)
     """Users that are ranked and committed together."""
     num_workers: int = neutral(1)
     """Processes that rank side by side, one GPU each where the cluster has GPUs."""
@@ -30,7 +30,7 @@ class RecommendConfig:
     """Length of every recommendation list."""
     remove_seen: bool = True
     """Leave out items that the user already has."""
-    shard_users: int = neutral(2048)
+    shard_users: int = neutral(8192)
     """Users that are served and committed together."""
     num_workers: int = neutral(1)
     """Processes that work side by side, one GPU each where the cluster has GPUs."""
