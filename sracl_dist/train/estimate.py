@@ -9,10 +9,8 @@ V catalogue, U users, N items of all users, T items of a step, D width, P width 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow.parquet as pq
-import torch
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import VECTOR
@@ -30,13 +28,6 @@ GPU_PROCESS_BYTES = 600_000_000
 """The same on a GPU: CUDA's context and the libraries' kernels."""
 VALIDATION_BYTES_PER_USER = 70
 """Of all users while a validation is summed up."""
-MEMINFO = Path("/proc/meminfo")
-STATUS = Path("/proc/self/status")
-CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
-"""Where a container's limit and use of memory stand, in the second and the first version of control groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,25 +154,6 @@ def require_memory(need: Estimate, *, workers_here: int, host_bytes: int, device
 
 def _times(part: Part, times: int) -> Part:
     return replace(part, num_bytes=times * part.num_bytes)
-
-
-def available_bytes() -> int:
-    """What this process could have of the host's memory, with what it has already.
-
-    It is the machine's rest, or less where a container's limit says so.
-    """
-    rest = [_kilobytes(MEMINFO, "MemAvailable:")]
-    for limit, used in CGROUPS:
-        if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-            rest.append(int(text) - int(used.read_text()))
-    return max(0, min(rest)) + _kilobytes(STATUS, "VmRSS:")
-
-
-def device_bytes(device: torch.device) -> int | None:
-    """What is free on the GPU, with what this process has already; None on a processor."""
-    if device.type != "cuda":
-        return None
-    return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
 
 
 def _table(config: Config, sizes: Sizes) -> list[Part]:
@@ -314,8 +286,3 @@ def _largest(parts: Iterable[Part]) -> Part:
 
 def _gb(num_bytes: int) -> str:
     return f"{num_bytes / BYTES_PER_GB:.1f} GB"
-
-
-def _kilobytes(path: Path, key: str) -> int:
-    line = next(line for line in path.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024

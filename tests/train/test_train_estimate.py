@@ -10,13 +10,10 @@ from torch import Tensor
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.errors import StageError
-from sracl_dist.train import estimate as module
 from sracl_dist.train.estimate import (
     Estimate,
     Part,
     Sizes,
-    available_bytes,
-    device_bytes,
     estimate,
     require_memory,
     sizes_of,
@@ -150,27 +147,6 @@ def test_the_gpu_is_one_workers_own() -> None:
     require_memory(need, workers_here=2, host_bytes=10**10, device_bytes=5 * 10**9)
     with pytest.raises(StageError, match=r"5\.0 GB of GPU memory and 4\.0 GB are there"):
         require_memory(need, workers_here=2, host_bytes=10**10, device_bytes=4 * 10**9)
-
-
-@pytest.mark.parametrize(("limit", "expected"), [("max", 8_000), ("5000000", 5_000 - 1_000), ("9000000000", 8_000)])
-def test_what_is_there_is_the_rest_of_the_machine_or_of_the_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int
-) -> None:
-    """In units of 1,000 bytes; of kilobytes of /proc, each is 1,024."""
-    meminfo, status = tmp_path / "meminfo", tmp_path / "status"
-    meminfo.write_text("MemTotal: 99999 kB\nMemAvailable:    7812 kB\n")
-    status.write_text("Name: x\nVmRSS:\t  0 kB\n")
-    (tmp_path / "max").write_text(f"{limit}\n")
-    (tmp_path / "current").write_text("1000000\n")
-    monkeypatch.setattr(module, "MEMINFO", meminfo)
-    monkeypatch.setattr(module, "STATUS", status)
-    monkeypatch.setattr(module, "CGROUPS", ((tmp_path / "max", tmp_path / "current"), (tmp_path / "no", meminfo)))
-    assert available_bytes() // 1000 == pytest.approx(expected, abs=1)
-
-
-def test_this_machine_is_read() -> None:
-    assert available_bytes() > 10**8
-    assert device_bytes(torch.device("cpu")) is None
 
 
 def test_vectors_that_are_not_read_have_no_width(tmp_path: Path) -> None:
