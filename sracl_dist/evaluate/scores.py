@@ -33,7 +33,7 @@ GPU_CHUNK_USERS, GPU_TILE_ITEMS = 4096, 16_384
 """The same on a GPU, which needs large products to be busy."""
 PAIRS_AT_A_TIME = 32_768
 """Pairs scored exactly at a time."""
-ROWS_AT_A_TIME = 65_536
+ROWS_AT_A_TIME = 16_384
 """Items whose norms are taken at a time."""
 ROUNDING = 1.01 * 2.0**-24
 """Share by which a product or a sum of float32 may be wrong, with what float64 may add to it."""

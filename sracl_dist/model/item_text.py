@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sracl_dist.columns import PAD
 from sracl_dist.model.initial import INITIAL_STD
 
-ITEMS_PER_PIECE = 65_536
+ITEMS_PER_PIECE = 16_384
 """Items whose text vectors are brought together at a time where all of them are asked for."""
 
 
@@ -38,20 +38,25 @@ class ItemText(nn.Module):
         nn.init.normal_(self.projection.weight, std=INITIAL_STD)
 
     def added_to(self, own_ND: Tensor, items_N: Tensor | None = None) -> Tensor:
-        """Representations [N, D] with what the texts of these items, or of all, add to what they have of their own."""
+        """Representations [N, D] with what the texts of these items, or of all, add to what they have of their own.
+
+        Where all are asked for and their vectors lie elsewhere, `own_ND` itself takes what is added, piece by piece:
+        another table of all items may not fit into memory.
+        """
         if self._on_device:
             centred_VP = self.get_buffer("centred_VP")
             added_ND: Tensor = own_ND + self.projection(centred_VP if items_N is None else centred_VP[items_N])
             return added_ND
-        if items_N is None:
-            items_N = torch.arange(len(own_ND), device=own_ND.device)
-        pieces = zip(own_ND.split(ITEMS_PER_PIECE), items_N.split(ITEMS_PER_PIECE), strict=True)
-        return torch.cat([own + self.projection(self._fetched(items)) for own, items in pieces])
+        if items_N is not None:
+            return own_ND + self.projection(self._fetched(items_N))
+        for items in torch.arange(len(own_ND), device=own_ND.device).split(ITEMS_PER_PIECE):
+            own_ND[items[0] : items[-1] + 1] += self.projection(self._fetched(items))
+        return own_ND
 
     def _fetched(self, items_N: Tensor) -> Tensor:
         """Centred vectors [N, P] on the device."""
         found_NP = torch.from_numpy(self._vectors_VP[items_N.cpu().numpy()]).to(items_N.device)
-        return (found_NP - self.centre_P).masked_fill_((items_N == PAD)[:, None], 0.0)
+        return found_NP.sub_(self.centre_P).masked_fill_((items_N == PAD)[:, None], 0.0)
 
 
 def _mean(vectors_VP: NDArray[np.float32], is_trained_V: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -17,7 +17,16 @@ from sracl_dist.columns import VECTOR
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
-from sracl_dist.model.softmax import GPU_SCORES_PER_CHUNK, LEAST_ROWS, SCORES_PER_CHUNK
+from sracl_dist.evaluate.blocks import BLOCK_ITEMS, WAITING_BLOCKS
+from sracl_dist.evaluate.scores import (
+    CHUNK_USERS,
+    GPU_CHUNK_USERS,
+    GPU_TILE_ITEMS,
+    PAIRS_AT_A_TIME,
+    TILE_ITEMS,
+)
+from sracl_dist.model.item_text import ITEMS_PER_PIECE
+from sracl_dist.model.softmax import GPU_SCORES_PER_CHUNK, SCORES_PER_CHUNK
 
 BYTES_PER_GB = 1e9
 FLOAT, INT, LONG = 4, 4, 8
@@ -109,7 +118,7 @@ def sizes_of(config: Config, run: RunFolder, sequences: Sequences) -> Sizes:
 def estimate(config: Config, sizes: Sizes, *, on_gpu: bool) -> Estimate:
     """What one of the configured workers needs."""
     lasting = [*_table(config, sizes), *_users(config, sizes, on_gpu=on_gpu)]
-    passing = max(_step(config, sizes, on_gpu=on_gpu), _validation(sizes, on_gpu=on_gpu), key=_sum)
+    passing = max(_step(config, sizes, on_gpu=on_gpu), _validation(config, sizes, on_gpu=on_gpu), key=_sum)
     log, bank, file_bytes = _log(config, sizes), _bank(config, sizes), _file_bytes(config, sizes)
     process = Part(name="the process itself", num_bytes=PROCESS_BYTES, mend="use a larger machine")
     if not on_gpu:
@@ -239,7 +248,7 @@ def _step(config: Config, sizes: Sizes, *, on_gpu: bool) -> list[Part]:
     if "cross_sequence" in terms and config.objectives.cross_sequence.neighbour_states == "encoded":
         passes += config.objectives.cross_sequence.num_neighbours
     rows = -(-config.train.batch_rows // config.train.num_workers)
-    num_places = passes * rows * min(model.max_length, 1 + 2 * sizes.num_places // max(1, sizes.num_users))
+    num_places = passes * rows * _row_length(config, sizes)
     per_layer = 16 * model.width + 4 * model.feedforward_width + 3 * model.num_heads * model.max_length
     parts = [
         Part(
@@ -263,12 +272,32 @@ def _step(config: Config, sizes: Sizes, *, on_gpu: bool) -> list[Part]:
     return parts
 
 
-def _validation(sizes: Sizes, *, on_gpu: bool) -> list[Part]:
-    """What a piece of the validation has at a time."""
-    num_scores = max(GPU_SCORES_PER_CHUNK if on_gpu else SCORES_PER_CHUNK, LEAST_ROWS * sizes.num_items)
-    # Scores, those of the piece before, and which of them are as large as the target's.
-    num_bytes = (2 * FLOAT + 1) * num_scores
-    return [Part(name="scores of users in validation", num_bytes=num_bytes, mend="train with fewer items")]
+def _validation(config: Config, sizes: Sizes, *, on_gpu: bool) -> list[Part]:
+    """What a validation has at a time; at a checkpoint the finished table is there again, by itself."""
+    model, num_rows = config.model, sizes.num_items + 1
+    tile_items, users = (GPU_TILE_ITEMS, GPU_CHUNK_USERS) if on_gpu else (TILE_ITEMS, CHUNK_USERS)
+    tile = users * min(tile_items, sizes.num_items)
+    # A tile and what is compared with it; blocks that wait, those of one more tile, and a copy when they are taken.
+    num_scores = 2 * tile + 2 * (WAITING_BLOCKS * BLOCK_ITEMS + tile)
+    # Products of pairs in float64, and the rows that they are made of.
+    num_scores += PAIRS_AT_A_TIME * model.width * (2 * LONG // FLOAT + 1)
+    per_place = 8 * model.width + 2 * model.feedforward_width + 2 * model.num_heads * model.max_length
+    chunk_bytes = FLOAT * (num_scores + users * _row_length(config, sizes) * per_place)
+    num_threads = 1 if on_gpu else config.train.cpus_per_worker
+    mend = "use a larger GPU" if on_gpu else "set a smaller train.cpus_per_worker"
+    parts = [Part(name="scores in validation", num_bytes=num_threads * chunk_bytes, mend=mend)]
+    if model.item_text:
+        # Vectors that lie in a file are added piece by piece; others at once, to a sum that is a third table.
+        is_by_pieces = config.objectives.next_item.softmax == "sampled"
+        piece = min(ITEMS_PER_PIECE, num_rows) * (sizes.vector_width + model.width) * is_by_pieces
+        num_bytes = FLOAT * ((1 if is_by_pieces else 3) * num_rows * model.width + piece)
+        parts.append(Part(name="finished representations of items", num_bytes=num_bytes, mend=_table_mend(config)))
+    return parts
+
+
+def _row_length(config: Config, sizes: Sizes) -> int:
+    """Places of a row, on average of a step's or a chunk's rows and not less."""
+    return min(config.model.max_length, 1 + 2 * sizes.num_places // max(1, sizes.num_users))
 
 
 def _sum(parts: Iterable[Part]) -> int:

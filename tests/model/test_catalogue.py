@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from dense_scores import dense_scores
+from peak_memory import peak_growth
 from synthetic import enlarge, from_histories, make_config, tables_of, write_run
 
 from sracl_dist.columns import PAD
@@ -13,6 +14,7 @@ from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.model.catalogue import Catalogue
 from sracl_dist.model.encoders import ENCODERS, build_encoder, inference_encoder
 from sracl_dist.model.item_table import ItemTable
+from sracl_dist.model.item_text import ItemText
 from sracl_dist.model.objectives import OBJECTIVES
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.train.loop import fit, make_trainer
@@ -131,6 +133,32 @@ def test_an_item_that_is_not_trained_is_learned_by_its_text_alone(
     catalogue.get_buffer("text.centred_VP")[12] += 1.0
     other = dense_scores(trainer.model.encoder, contexts)
     assert (other != scores).any(dim=0).tolist() == [item == 12 for item in range(1, 13)]
+
+
+@pytest.mark.parametrize("num_items", [5, 12, 13])
+def test_texts_are_added_alike_to_all_items_at_once_and_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch, num_items: int
+) -> None:
+    monkeypatch.setattr("sracl_dist.model.item_text.ITEMS_PER_PIECE", 4)
+    vectors = np.random.default_rng(0).normal(size=(num_items, 6)).astype(np.float32)
+    is_trained = np.arange(num_items) % 3 == 1
+    at_once, by_pieces = (ItemText(vectors, is_trained, 5, on_device=there) for there in (True, False))
+    by_pieces.load_state_dict(at_once.state_dict())
+    own = torch.randn(num_items, 5)
+    expected = at_once.added_to(own)
+    asked = torch.tensor([0, num_items - 1, 2])
+    assert torch.allclose(by_pieces.added_to(own[asked], asked), expected[asked], atol=1e-6)
+    assert torch.allclose(by_pieces.added_to(own.clone()), expected, atol=1e-6)
+    assert torch.equal(expected[PAD], own[PAD])
+
+
+@torch.no_grad()
+def test_all_items_with_vectors_on_disk_take_one_table_more() -> None:
+    num, width = 400_000, 64
+    text = ItemText(np.zeros((num, 2), np.float32), np.ones(num, np.bool_), width, on_device=False)
+    own = torch.zeros(num, width).fill_(1.0)
+    table_bytes = 4 * num * width
+    assert peak_growth(lambda: text.added_to(own.clone())) < 1.5 * table_bytes
 
 
 @pytest.mark.parametrize("name", sorted(ENCODERS))

@@ -80,6 +80,31 @@ def test_the_gradient_of_all_items_is_spared_by_sampling() -> None:
     assert not sampled.device
 
 
+def test_a_validation_has_tiles_of_scores_for_each_thread_whatever_the_catalogue() -> None:
+    def scores(num_items: int, *overrides: str, on_gpu: bool = False) -> int:
+        # Steps so small that a validation is what takes the most.
+        few = ("train.batch_rows=1", "model.max_length=2", SAMPLED, *overrides)
+        sizes = Sizes(num_items=num_items, num_users=1_000, num_places=10_000)
+        return bytes_of(estimate(config_of(*few), sizes, on_gpu=on_gpu), "scores in validation")
+
+    one = scores(100_000)
+    tile, waiting = 4 * 256 * 2048, 4 * 4096 * 256
+    pairs = 32_768 * 64 * (8 + 8 + 4)
+    assert 2 * tile + waiting + pairs < one < 2 * (2 * tile + waiting + pairs)
+    assert scores(10_000_000) == one
+    assert scores(100_000, "train.cpus_per_worker=4") == 4 * one
+    assert scores(10_000_000, on_gpu=True) == scores(100_000, on_gpu=True) > 4 * 4 * 4096 * 16_384
+
+
+def test_finished_representations_are_another_table_where_items_have_texts() -> None:
+    plain, texts = (
+        estimate(config_of(SAMPLED, *more), LARGE, on_gpu=False) for more in ((), ("model.item_text=true",))
+    )
+    table, piece = 4 * 3_000_001 * 64, 4 * 16_384 * (384 + 64)
+    assert bytes_of(plain, "finished representations") == 0
+    assert bytes_of(texts, "finished representations") == table + piece
+
+
 def test_what_a_step_has_shrinks_with_workers_and_not_with_items() -> None:
     small = Sizes(num_items=10, num_users=1_000_000, num_places=10_000_000)
     names = [SAMPLED, "train.batch_rows=4096"]
