@@ -43,7 +43,9 @@ from sracl_dist.data.state import (
     text_rejects_name,
 )
 from sracl_dist.data.tasks import open_tasks
+from sracl_dist.errors import StorageError
 from sracl_dist.ids import ITEMS_TABLE
+from sracl_dist.observe import say
 from sracl_dist.stages import StageResult
 
 
@@ -67,7 +69,10 @@ def prepare(config: Config, run: RunFolder) -> StageResult:
         return grow(config, source, folder, state, log)
     if state is not None:
         if keeps_dense_ids(state.made_from, state.files, log, config.data):
-            save_lasting_ids(folder, state)
+            try:
+                save_lasting_ids(folder, state)
+            except StorageError as error:
+                say(f"prepare: dense ids are given anew, because those there were cannot be read: {error}")
         folder.delete([LOG, *(name for name in folder.files() if name not in (STARTED, LASTING_IDS, LASTING))])
     if folder.exists(LASTING) and not keeps_dense_ids(**folder.read_json(LASTING), log=log, data=config.data):
         folder.delete([LASTING, LASTING_IDS])

@@ -24,8 +24,8 @@ NUM_CODES = 256
 """Values of one byte of a compressed vector, each of which needs a vector to learn from."""
 CODE_WIDTH = 4
 """Numbers of a vector that one byte of a compressed vector stands for."""
-GPU_CODES = 96
-"""Most bytes of a compressed vector that FAISS searches on a GPU."""
+GPU_CODE_BYTES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
+"""Bytes of a compressed vector that FAISS searches on a GPU (IVFPQ::isSupportedPQCodeLength)."""
 ID_BYTES = 8
 BLOCK_COPIES = 4
 """A block of queries lies in memory so often: as read, as sent, as searched, and its candidates."""
@@ -82,8 +82,8 @@ def plan_search(settings: NeighboursConfig, num_rows: int, width: int, *, has_gp
         kinds = kinds if affordable else kinds[1:]
     else:
         kinds = (settings.index,)
-    most_codes = GPU_CODES if has_gpu else width
-    plans = [_plan(kind, settings, num_rows, part_rows, width, most_codes) for kind in kinds]
+    num_codes = code_bytes(width, has_gpu=has_gpu)
+    plans = [_plan(kind, settings, num_rows, part_rows, width, num_codes) for kind in kinds]
     for plan in plans:
         if plan.part_bytes <= settings.budget_bytes:
             return plan
@@ -96,9 +96,9 @@ def plan_search(settings: NeighboursConfig, num_rows: int, width: int, *, has_gp
 
 
 def _plan(
-    kind: IndexKind, settings: NeighboursConfig, num_rows: int, part_rows: int, width: int, most_codes: int
+    kind: IndexKind, settings: NeighboursConfig, num_rows: int, part_rows: int, width: int, num_codes: int
 ) -> SearchPlan:
-    num_lists, num_codes = settings.num_lists or default_num_lists(num_rows), code_bytes(width, most_codes)
+    num_lists = settings.num_lists or default_num_lists(num_rows)
     whole = part_rows * width * 4
     lists = {
         "exact": 0,
@@ -121,6 +121,7 @@ def default_num_lists(num_rows: int) -> int:
     return int(2 ** max(0, round(math.log2(wanted))))
 
 
-def code_bytes(width: int, most: int) -> int:
+def code_bytes(width: int, *, has_gpu: bool) -> int:
     """Bytes of a compressed vector: the largest divisor of the width that leaves CODE_WIDTH numbers a byte or more."""
-    return max(num for num in range(1, max(1, min(most, width // CODE_WIDTH)) + 1) if width % num == 0)
+    fitting = [num for num in range(1, max(1, width // CODE_WIDTH) + 1) if width % num == 0]
+    return max(num for num in fitting if not has_gpu or num in GPU_CODE_BYTES)

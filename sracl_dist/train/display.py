@@ -148,5 +148,9 @@ class Display:
 
     def _say_what_lacks(self) -> None:
         self._news_came = time.monotonic()
-        if (there := self._room.num_there) < self._room.num_workers:
+        try:
+            there = self._room.num_there
+        except (ray.exceptions.RayError, RuntimeError, OSError):  # the cluster itself is gone
+            return
+        if there < self._room.num_workers:
             observe.say(f"{LABEL}: waiting for a node: there is room for {there} of {self._room.num_workers} workers")

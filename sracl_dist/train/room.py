@@ -1,5 +1,6 @@
 """Room for the workers of training, at its start and when nodes are lost."""
 
+import time
 from dataclasses import dataclass
 
 from ray.train.v2._internal.execution.callback import ControllerCallback
@@ -39,7 +40,11 @@ class RoomOfWorkers:
             SetupError: the cluster's nodes cannot hold the workers.
         """
         with waiting_for_nodes(self.wait_s):
-            require_room(self.num_workers, self.cpus, int(self.use_gpu), self.setting)
+            self.require_at_once()
+
+    def require_at_once(self) -> None:
+        """The same without waiting."""
+        require_room(self.num_workers, self.cpus, int(self.use_gpu), self.setting)
 
     @property
     def num_there(self) -> int:
@@ -56,6 +61,7 @@ class EndWithoutRoom(ControllerCallback):
 
     def __init__(self, room: RoomOfWorkers) -> None:
         self._room = room
+        self._lacking_since: float | None = None
 
     def after_controller_state_update(
         self,
@@ -63,5 +69,12 @@ class EndWithoutRoom(ControllerCallback):
         current_state: TrainControllerState,
     ) -> None:
         """Called in the process that leads training; what it raises ends it."""
-        if isinstance(current_state, ReschedulingState):
-            self._room.require()
+        if not isinstance(current_state, ReschedulingState):
+            return
+        if self._room.num_there >= self._room.num_workers:
+            self._lacking_since = None
+            return
+        self._lacking_since = self._lacking_since or time.monotonic()
+        # The workers that are to be started ask the autoscaler for nodes; to wait here would make Ctrl-C wait too.
+        if time.monotonic() - self._lacking_since >= self._room.wait_s:
+            self._room.require_at_once()

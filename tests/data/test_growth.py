@@ -245,6 +245,19 @@ def test_dense_ids_outlast_a_log_whose_reading_was_interrupted(tmp_path, monkeyp
     assert all(new.items() >= old.items() for new, old in zip(old_numbers(run), before, strict=True))
 
 
+def test_a_damaged_state_costs_the_dense_ids_and_no_more(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(growth, "MAX_GENERATIONS", 0)
+    names = random_files(tmp_path, 400, 300)
+    run, _ = run_prepare(config_for(tmp_path / "run", names[:1]))
+    folder = run.stage("prepare")
+    for name in folder.files("state/ids/"):
+        folder.write_bytes(name, b"damaged")
+    run, _ = run_prepare(config_for(tmp_path / "run", names))
+    assert "prepare: dense ids are given anew, because those there were cannot be read" in capsys.readouterr().err
+    whole_run, _ = run_prepare(config_for(tmp_path / "whole", names))
+    assert old_numbers(run) == old_numbers(whole_run)
+
+
 def test_the_last_addition_that_may_be_is_not_done_again_when_its_manifest_is_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "MAX_GENERATIONS", 1)
     names = random_files(tmp_path, 300, 50)

@@ -54,14 +54,14 @@ def test_lists_and_codes() -> None:
     assert default_num_lists(MILLION) == 4096
     assert default_num_lists(1) == 1
     assert default_num_lists(1000) == 16
-    assert [code_bytes(width, width) for width in (384, 128, 6, 7, 1)] == [96, 32, 1, 1, 1]
+    assert [code_bytes(width, has_gpu=False) for width in (384, 128, 6, 7, 1)] == [96, 32, 1, 1, 1]
     plan = plan_search(NeighboursConfig(index="ivf_pq", num_lists=100), MILLION, 128, has_gpu=False)
     assert (plan.num_lists, plan.num_codes, plan.num_sampled) == (100, 32, 6400)
     assert plan_search(NeighboursConfig(index="ivf_pq", num_lists=1), MILLION, 128, has_gpu=False).num_sampled == 256
 
 
 @pytest.mark.parametrize(
-    ("width", "on_cpu", "on_gpu"), [(384, 96, 96), (512, 128, 64), (768, 192, 96), (1024, 256, 64)]
+    ("width", "on_cpu", "on_gpu"), [(384, 96, 96), (512, 128, 64), (768, 192, 96), (1024, 256, 64), (100, 25, 20)]
 )
 def test_codes_of_a_gpu_are_short(width: int, on_cpu: int, on_gpu: int) -> None:
     settings = NeighboursConfig(index="ivf_pq", num_lists=100)
