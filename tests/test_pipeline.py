@@ -150,6 +150,7 @@ def test_profiles_written_before_the_kill_are_not_generated_again(killed: tuple[
     assert sorted(store[PROMPT_HASH].to_pylist()) == sorted(set(hashes)), "each prompt has one answer"
 
 
+@pytest.mark.slow
 def test_training_that_was_killed_equals_an_undisturbed_one(
     killed: tuple[Path, RunFolder, set[str]], pipelines: Pipelines, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_everything_is_skipped_when_it_is_done(killed: tuple[Path, RunFolder, se
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_changed_setting_runs_its_stage_and_the_later_ones(
     killed: tuple[Path, RunFolder, set[str]], pipelines: Pipelines
 ) -> None:

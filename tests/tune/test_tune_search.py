@@ -69,6 +69,7 @@ def kill_when(process: subprocess.Popen[str], run: RunFolder, is_time: Any) -> N
     process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_without_redoing_anything(tmp_path: Path) -> None:
     _, run = searchable(tmp_path)
     file = tmp_path / "search.yaml"
