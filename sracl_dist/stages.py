@@ -68,7 +68,7 @@ STAGES = {
             settings=("data",),
             external="sracl_dist.data.sources:file_facts",
             keep=("state/", "users/", "sequences/", "added/", "items.parquet", "rejects.parquet"),
-            version=3,  # users without what their events change, and a lookup of ids
+            version=4,  # the latest events are kept
         ),
         Stage(
             name="profile",

@@ -1,8 +1,10 @@
 """How fast profiles are written: the whole stage against one bare call of vLLM, on the same prompts, model and cores.
 
-The stage runs twice on its own private Ray cluster: for a single prompt, which tells how long everything takes to
-start, and for all the others; the difference is the time of the answers. The bare call is `LLM.generate` with the same
-engine settings and all prompts at once, in a process of its own, timed without the engine's start.
+The stage runs three times on its own private Ray cluster: for a single prompt, which tells how long everything takes
+to start, for all the prompts, and for a single one again; what all of them take beyond a start is the time of the
+answers. The bare call is `LLM.generate` with the same engine settings and all prompts at once, in a process of its own,
+timed without the engine's start; it is made before and after the stage, because processors change their speed within
+minutes, by as much as the two differ.
 """
 
 import multiprocessing
@@ -66,23 +68,29 @@ def measure(settings: ProfileSettings) -> dict[str, float]:
         run = RunFolder(folder)
         config = _config(settings, folder, settings.num_prompts + 1)
         _run(config, run, "prepare")
+        before = _bare(config, run)
         first = _run(_config(settings, folder, 1), run, "profile").details
         all_of_them = _run(config, run, "profile").details
-        bare = _bare(config, run)
-    stage_s = all_of_them["generate_s"] - first["generate_s"]
+        last = _run(_config(settings, folder, settings.num_prompts + 2), run, "profile").details
+        after = _bare(config, run)
+    start_s = (first["generate_s"] + last["generate_s"]) / 2
+    stage_s = all_of_them["generate_s"] - start_s
+    bare_s = (before.generate_s + after.generate_s) / 2
     num_tokens = all_of_them["num_output_tokens"] - first["num_output_tokens"]
     figures = {
         # Output tokens per second, the start of Ray and of the engine apart.
         "stage_tokens_per_s": num_tokens / stage_s,
-        "bare_tokens_per_s": bare.num_output_tokens / bare.generate_s,
-        "stage_against_bare": num_tokens / stage_s * bare.generate_s / bare.num_output_tokens,
+        "bare_tokens_per_s": before.num_output_tokens / bare_s,
+        "stage_against_bare": num_tokens / stage_s * bare_s / before.num_output_tokens,
+        # Time of the second bare call over that of the first: what the machine's own speed changed meanwhile.
+        "bare_drift": after.generate_s / before.generate_s,
         # Prompt tokens that the engine did not compute, out of all, as vLLM reports them in the bare call.
-        "prefix_cache_hit_rate": bare.num_cached_tokens / bare.num_prompt_tokens,
+        "prefix_cache_hit_rate": before.num_cached_tokens / before.num_prompt_tokens,
         "stage_s": stage_s,
-        "start_s": first["generate_s"],
-        "bare_s": bare.generate_s,
+        "start_s": start_s,
+        "bare_s": bare_s,
         "num_output_tokens": num_tokens,
-        "num_prompt_tokens": bare.num_prompt_tokens,
+        "num_prompt_tokens": before.num_prompt_tokens,
     }
     say(
         f"{settings.num_prompts:,} prompts: stage {figures['stage_tokens_per_s']:,.0f} output tokens/s, bare vLLM "
@@ -119,7 +127,7 @@ def _run(config: Config, run: RunFolder, name: str) -> StageResult:
 
 
 def _bare(config: Config, run: RunFolder) -> BareRun:
-    """The prompts of the second run of the stage, in a process that does nothing else."""
+    """The prompts of the stage's run for all of them, in a process that does nothing else."""
     settings = config.profile
     model, tokenizer = model_and_tokenizer(settings)
     texts = load_training_texts(run)

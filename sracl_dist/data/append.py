@@ -2,7 +2,8 @@
 
 The k-core of a log stays in the core of a larger one, so users and items that stay keep their dense ids and only the
 events that were removed before and the new ones, the candidates, are peeled again. Those of them that stay are written
-to added/<generation>.parquet with their places in the histories; only histories with events out of turn are read.
+to added/<generation>.parquet with their places in the histories. Where events out of turn belong, the latest events
+of the log tell; only histories with older ones are read.
 
 Numbers count all users and items that ever appeared; dense ids only those that stay. E events, U users, V items.
 """
@@ -17,9 +18,10 @@ from sracl_dist.columns import PAD
 from sracl_dist.data.added import write_added
 from sracl_dist.data.arrivals import Arrivals
 from sracl_dist.data.encode import ITEMS, ROWS
-from sracl_dist.data.event_order import count_up, in_time_order, repeated, starts_of
+from sracl_dist.data.event_order import count_up, in_time_order, places_within, repeated
+from sracl_dist.data.recent import ALWAYS, Recent
 from sracl_dist.data.state import Dropped, Memory
-from sracl_dist.data.user_events import NEW, OLD_DROPPED, Events, old_events
+from sracl_dist.data.user_events import NEW, OLD_DROPPED, Events, OldEvents
 
 _ENOUGH = np.int32(1 << 30)
 """Stands for the events of what stays anyway; more than are ever taken away."""
@@ -31,6 +33,7 @@ class Addition:
 
     memory: Memory
     dropped: Dropped
+    recent: Recent | None
     rounds: list[dict[str, int]]
     """Users, items and events with the new ones, before any removal and after each round of removal."""
     num_repeated: int
@@ -45,6 +48,7 @@ def add_arrivals(
     generation: int,
     memory: Memory,
     dropped: Dropped,
+    recent: Recent | None,
     arrivals: Arrivals,
     least: tuple[int, int],
 ) -> Addition:
@@ -55,6 +59,7 @@ def add_arrivals(
         generation: the new generation.
         memory: of the old one; nothing else may hold it, or it takes its room twice.
         dropped: events that the k-core had removed.
+        recent: the latest events; None where there are no times.
         arrivals: new events.
         least: data.min_user_interactions and data.min_item_interactions.
 
@@ -64,17 +69,20 @@ def add_arrivals(
     memory = _with_room(memory, arrivals)
     new = Events.of_arrivals(arrivals)
     late = _late_users(memory, new)
-    old = old_events(folder, memory, dropped, late)
+    old = Events.joined(_old_events(OldEvents(folder, memory, dropped), recent, new, late))
     again = _repeats(old, new)
     new = new.select(~again)
     new = replace(new, source=np.arange(len(new.users), dtype=np.int32))
     stays, rounds = _peel(memory, dropped, new, least)
     candidates = _ranked(memory, dropped, old, new, late)
     _remember(memory, new)
+    if recent is not None:
+        recent = _with_new(recent, new, int(memory.totals.sum(dtype=np.int64)))
     memory, num_changed = write_added(folder, generation, memory, candidates, stays)
     return Addition(
         memory=memory,
         dropped=candidates.select(~stays),
+        recent=recent,
         rounds=rounds,
         num_repeated=int(again.sum()),
         repeats={ROWS: arrivals.rows[again], ITEMS: arrivals.items[again]},
@@ -103,23 +111,41 @@ def _remember(memory: Memory, new: Events) -> None:
 
 
 def _late_users(memory: Memory, new: Events) -> NDArray[np.bool_]:
-    """Users, by number, with a new event that is not later than all their old ones: only these histories are read."""
+    """Users, by number, with a new event that is not later than all their old ones."""
     late = np.zeros(len(memory.user_dense), dtype=np.bool_)
     if new.times is not None:
         late[new.users[new.times <= memory.last_times[new.users]]] = True
     return late
 
 
+def _old_events(old: OldEvents, recent: Recent | None, new: Events, late: NDArray[np.bool_]) -> list[Events]:
+    """Old events of the late users, of each one at least those that are not before any of the new ones."""
+    if recent is None or new.times is None:
+        return [old.all_of(late)]
+    reaches_back = np.zeros(len(late), dtype=np.bool_)
+    reaches_back[new.users[new.times <= recent.since]] = True
+    return [old.all_of(late & reaches_back), old.latest_of(late & ~reaches_back, recent)]
+
+
+def _with_new(recent: Recent, new: Events, num_events: int) -> Recent:
+    """The latest of all events, which are so many."""
+    if new.times is None:
+        return recent
+    events = Recent(users=new.users, items=new.items, times=new.times, since=ALWAYS)
+    return Recent.joined([recent, events]).latest(num_events)
+
+
 def _ranked(memory: Memory, dropped: Dropped, old: Events, new: Events, late: NDArray[np.bool_]) -> Dropped:
     """The removed and then the new events, each with its place among all events of its user, new ones included."""
     order = in_time_order(new.users, new.times)
     rank = np.empty(len(order), np.int32)
-    rank[order] = memory.totals[new.users[order]] + _places_within(new.users[order])
+    rank[order] = memory.totals[new.users[order]] + places_within(new.users[order])
     ranks = np.concatenate([dropped.rank, rank])
     if late.any():
         mixed = Events.joined([old, new.select(late[new.users])])
         mixed = mixed.select(mixed.order())
-        places = _places_within(mixed.users)
+        num_old = np.bincount(old.users, minlength=len(memory.totals))
+        places = (memory.totals - num_old)[mixed.users] + places_within(mixed.users)
         for origin, first in ((OLD_DROPPED, 0), (NEW, len(dropped.users))):
             own = mixed.origin == origin
             ranks[first + mixed.source[own].astype(np.int64)] = places[own]
@@ -132,12 +158,6 @@ def _ranked(memory: Memory, dropped: Dropped, old: Events, new: Events, late: ND
         times=times,
         rank=ranks,
     )
-
-
-def _places_within(users: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The place of each row among those of its user, whose rows stand together."""
-    starts = starts_of(users)
-    return np.arange(len(users)) - np.repeat(starts, np.diff(starts, append=len(users)))
 
 
 def _repeats(old: Events, new: Events) -> NDArray[np.bool_]:

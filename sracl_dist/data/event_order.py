@@ -32,6 +32,12 @@ def starts_of(users: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.flatnonzero(np.append(True, users[1:] != users[:-1])[: len(users)])
 
 
+def places_within(users: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The place of each row among those of its user, whose rows stand together."""
+    starts = starts_of(users)
+    return np.arange(len(users)) - np.repeat(starts, np.diff(starts, append=len(users)))
+
+
 def repeated(users: NDArray[np.int32], times: NDArray[np.int64], items: NDArray[np.int32]) -> Mask:
     """[E] rows that equal an earlier one; users and times are sorted."""
     same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])

@@ -26,6 +26,7 @@ from sracl_dist.data.lasting_ids import save_lasting_ids
 from sracl_dist.data.log_steps import WORK, limit_rejects
 from sracl_dist.data.output import users_table
 from sracl_dist.data.readers import short_names
+from sracl_dist.data.recent import load_recent, save_recent
 from sracl_dist.data.reject_table import REJECTS_TABLE, repeats, unusable, write_rejects
 from sracl_dist.data.rejects import DUPLICATE, Rejects, excerpts
 from sracl_dist.data.result import item_texts, items_table, make_result, text_facts
@@ -229,14 +230,17 @@ class _Growth:
         dropped = load_dropped(folder, self.state.generation, has_times=has_times)
         generation = self.state.generation + 1
         least = (data.min_user_interactions, data.min_item_interactions)
+        recent = load_recent(folder, self.state.generation) if has_times else None
         addition = add_arrivals(
-            folder, generation, load_memory(folder, self.state.generation), dropped, arrivals, least
+            folder, generation, load_memory(folder, self.state.generation), dropped, recent, arrivals, least
         )
         self._count(tally, addition)
         save_dropped(folder, generation, 0, addition.dropped)
         save_lookup(folder, generation, arrivals.new_users, arrivals.new_items)
         save_ids(folder, generation, [arrivals.user_ids], [arrivals.item_ids])
         save_memory(folder, generation, addition.memory)
+        if addition.recent is not None:
+            save_recent(folder, generation, addition.recent)
         self.state = replace(
             self.state,
             generation=generation,

@@ -1,8 +1,8 @@
 """Last step over the log: the tables `users` and `sequences`, a shard of each per partition.
 
 users/<first>-<end>.parquet, sequences/<first>-<end>.parquet
-work/counted/<partition>.arrow    one group: training interactions of each item, earliest and latest time; written
-                                  before the tables
+work/counted/<partition>.arrow    one group: training interactions of each item, earliest and latest time, and what
+                                  is remembered for additions; written before the tables
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, kept_rows
 from sracl_dist.data.groups import open_groups, write_groups
 from sracl_dist.data.numbering import USERS_FILE, Numbering
 from sracl_dist.data.ordering import LENGTHS, ORDERED, partition_name
+from sracl_dist.data.recent import ALWAYS, NAMES, Recent, recent_in
 from sracl_dist.data.sequences import NUMBERS, SEQUENCES, USERS_PER_GROUP, Sequences
 from sracl_dist.data.state import Dropped, dropped_name, save_dropped
 from sracl_dist.ids import USERS as USERS_TABLE
@@ -69,6 +70,8 @@ def make_writer(folder: StageFolder, numbering: Numbering, kept: Kept, has_times
         counts[LAST_ITEMS] = _last_items(sequences)
         # Of all events, for an item that was removed may come back.
         counts[LAST_TIMES] = columns[TIMES][np.cumsum(columns[LENGTHS]) - 1] if has_times else np.zeros(0, np.int64)
+        if has_times:
+            counts |= _recent(columns, numbering.first_users[partition]).group()
         write_groups(folder, partition_name(COUNTED, partition), [counts])
         save_dropped(folder, 0, partition, _dropped(columns, numbering.first_users[partition], ~keep))
         if not shard.num_rows:
@@ -95,6 +98,13 @@ def _dropped(columns: dict[str, NDArray], first_user: int, gone: NDArray[np.bool
     )
 
 
+def _recent(columns: dict[str, NDArray], first_user: int) -> Recent:
+    """The latest events of a partition."""
+    users = np.repeat(np.arange(first_user, first_user + len(columns[LENGTHS]), dtype=np.int32), columns[LENGTHS])
+    events = Recent(users=users, items=columns[ITEMS], times=columns[TIMES], since=ALWAYS)
+    return events.latest(len(users))
+
+
 def _last_items(sequences: Sequences) -> NDArray[np.int32]:
     """[2 U] the last item of each user and the one before, PAD where there is none."""
     last = np.full((sequences.num_users, 2), PAD, np.int32)
@@ -113,6 +123,15 @@ def remembered(folder: StageFolder, num_partitions: int) -> dict[str, NDArray]:
             for name, values in parts.items():
                 values.append(reader.numpy(0, name))
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def remembered_recent(folder: StageFolder, num_partitions: int) -> Recent:
+    """The latest events of a log with times, when all partitions are written."""
+    parts = []
+    for partition in range(num_partitions):
+        with open_groups(folder, partition_name(COUNTED, partition), NAMES) as reader:
+            parts.append(recent_in(reader))
+    return Recent.joined(parts)
 
 
 def counted(folder: StageFolder, kept: Kept) -> tuple[NDArray[np.int64], list[int] | None]:

@@ -27,6 +27,7 @@ from sracl_dist.data.lasting_ids import save_lasting_ids
 from sracl_dist.data.log_steps import WORK, LogSteps
 from sracl_dist.data.numbering import ITEMS_FILE, USERS_FILE, Numbering
 from sracl_dist.data.ordering import partition_name
+from sracl_dist.data.recent import save_recent
 from sracl_dist.data.reject_table import all_repeats, unusable, write_rejects
 from sracl_dist.data.rejects import Rejects
 from sracl_dist.data.result import item_texts, items_table, make_result, text_facts
@@ -145,4 +146,6 @@ def _remember(
         user_ids = [users.arrow(partition, USER_IDS) for partition in range(numbering.num_partitions)]
         save_ids(folder, 0, user_ids, [items.arrow(0, ITEM_IDS)])
     save_memory(folder, 0, memory)
+    if time_range:
+        save_recent(folder, 0, output.remembered_recent(folder, numbering.num_partitions))
     return memory

@@ -4,6 +4,7 @@
     state/growing.json                there while files are added
     state/ids/                        ids of users and items, and how they are found; see known_ids
     state/<generation>.arrow          one group: the arrays of `Memory`
+    state/<generation>.recent.arrow   the latest events; see recent
     state/dropped/<generation>/*      groups of events that the k-core removed; an item or user may come back
     state/lasting.*                   there while the log is read anew as a whole; see lasting_ids
 

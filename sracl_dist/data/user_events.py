@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import PAD
 from sracl_dist.data.arrivals import Arrivals
+from sracl_dist.data.event_order import in_time_order, places_within
+from sracl_dist.data.recent import Recent
 from sracl_dist.data.sequences import SequenceRows, read_sequence_rows
 from sracl_dist.data.state import Dropped, Memory
 
@@ -66,29 +68,63 @@ class Events:
         )
 
 
-def old_events(folder: StageFolder, memory: Memory, dropped: Dropped, numbers: NDArray[np.bool_]) -> Events:
-    """All old events, kept and removed, of the users with these numbers."""
-    wanted = np.zeros(len(memory.lengths), dtype=np.bool_)
-    dense = memory.user_dense[np.flatnonzero(numbers)]
-    wanted[dense[dense >= 0]] = True
-    has_times = dropped.times is not None
-    own = np.flatnonzero(numbers[dropped.users])
-    gone = dropped.select(own)
-    parts = [
-        Events(
-            users=gone.users,
-            items=gone.items,
-            times=gone.times,
-            rank=gone.rank,
-            origin=np.full(len(own), OLD_DROPPED, np.int8),
-            source=own.astype(np.int32),
+class OldEvents:
+    """Where old events are found, kept and removed ones."""
+
+    def __init__(self, folder: StageFolder, memory: Memory, dropped: Dropped) -> None:
+        """`folder` is the stage prepare."""
+        self._folder, self._memory, self._dropped = folder, memory, dropped
+
+    def all_of(self, numbers: NDArray[np.bool_]) -> Events:
+        """All events of the users with these numbers, out of the histories."""
+        wanted = np.zeros(len(self._memory.lengths), dtype=np.bool_)
+        dense = self._memory.user_dense[np.flatnonzero(numbers)]
+        wanted[dense[dense >= 0]] = True
+        own = np.flatnonzero(numbers[self._dropped.users])
+        gone = self._dropped.select(own)
+        parts = [
+            Events(
+                users=gone.users,
+                items=gone.items,
+                times=gone.times,
+                rank=gone.rank,
+                origin=np.full(len(own), OLD_DROPPED, np.int8),
+                source=own.astype(np.int32),
+            )
+        ]
+        if wanted.any():
+            user_of, item_of = _numbers_of(self._memory.user_dense, -1), _numbers_of(self._memory.item_dense, PAD)
+            histories = read_sequence_rows(self._folder, wanted, with_times=gone.times is not None)
+            parts.append(_kept_events(histories, user_of, item_of, _RanksOfRemoved(gone)))
+        return Events.joined(parts)
+
+    def latest_of(self, numbers: NDArray[np.bool_], recent: Recent) -> Events:
+        """The events after `recent.since` of the users with these numbers."""
+        chosen = np.flatnonzero(numbers[recent.users])
+        chosen = chosen[in_time_order(recent.users[chosen], recent.times[chosen])]
+        users = recent.users[chosen]
+        num_latest = np.bincount(users, minlength=len(numbers))
+        rank = (self._memory.totals - num_latest)[users] + places_within(users)
+        origin, source = np.full(len(users), OLD_KEPT, np.int8), np.full(len(users), -1, np.int32)
+        own = np.flatnonzero(numbers[self._dropped.users])
+        if self._dropped.times is not None:
+            own = own[self._dropped.times[own] > recent.since]
+        places = np.searchsorted(_key(users, rank), _key(self._dropped.users[own], self._dropped.rank[own]))
+        origin[places], source[places] = OLD_DROPPED, own
+        return Events(
+            users=users,
+            items=recent.items[chosen],
+            times=recent.times[chosen],
+            rank=rank.astype(np.int32),
+            origin=origin,
+            source=source,
         )
-    ]
-    if wanted.any():
-        user_of, item_of = _numbers_of(memory.user_dense, -1), _numbers_of(memory.item_dense, PAD)
-        histories = read_sequence_rows(folder, wanted, with_times=has_times)
-        parts.append(_kept_events(histories, user_of, item_of, _RanksOfRemoved(gone)))
-    return Events.joined(parts)
+
+
+def _key(users: NDArray[np.int32], ranks: NDArray[np.integer]) -> NDArray[np.int64]:
+    """A number that orders events by user and rank."""
+    key: NDArray[np.int64] = (users.astype(np.int64) << 32) | ranks
+    return key
 
 
 def _numbers_of(dense: NDArray[np.int32], nothing: int) -> NDArray[np.int32]:

@@ -90,9 +90,8 @@ class InvertedIndex(Index):
         try:
             self._searched = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index, options)
         except RuntimeError as error:
-            say(
-                f"neighbours: the lists stay off the GPU, because FAISS refuses them ({last_line(error)})"
-            )  # a worker's log
+            reason = last_line(error)
+            say(f"neighbours: the lists stay off the GPU, because FAISS refuses them ({reason})")  # in a worker's log
             return
         self.num_probes = int(self._index.nprobe)
 

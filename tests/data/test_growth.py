@@ -14,7 +14,7 @@ from plain_prepare import Row
 from test_sharded_prepare import SURE, config_for, found_histories, logs, write_files
 
 from sracl_dist.artifacts import RunFolder
-from sracl_dist.data import growth, prepare
+from sracl_dist.data import growth, prepare, recent, user_events
 from sracl_dist.data.known_ids import KnownIds
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.data.strings import HashCollisionError, collision
@@ -86,9 +86,10 @@ def grows(monkeypatch):
     has_times=st.booleans(),
     texts=st.booleans(),
     most=st.integers(0, 3),
+    recent_share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
 )
 def test_added_files_equal_all_files_at_once(
-    tmp_path_factory, monkeypatch, files, least, shard_rows, has_times, texts, most
+    tmp_path_factory, monkeypatch, files, least, shard_rows, has_times, texts, most, recent_share
 ):
     folder = tmp_path_factory.mktemp("growing")
     names = write_files(folder, [SURE + files[0], *files[1:]])
@@ -106,6 +107,7 @@ def test_added_files_equal_all_files_at_once(
     with monkeypatch.context() as patch:
         added = grows(patch)
         patch.setattr(growth, "MAX_GENERATIONS", most)
+        patch.setattr(recent, "RECENT_SHARE", recent_share)
         for number in range(1, len(names) + 1):
             run, grown = run_prepare(config_for(folder / "grown", names[:number], **data))
             now = old_numbers(run)
@@ -114,6 +116,28 @@ def test_added_files_equal_all_files_at_once(
         num_anew = (len(names) - 1) // (most + 1)
         assert len(added) == len(names) - 1 - num_anew
     whole_run, whole = run_prepare(config_for(folder / "whole", names, **data))
+    assert described(run) == described(whole_run)
+    same_facts(grown, whole)
+
+
+LATE = [("sure", "b", "3"), ("sure", "b", "3"), ("sure", "h", "7"), ("new", "a", "1"), ("sure0", "a", "90")]
+"""New events of the log SURE; the first one is out of turn, the second repeats it, the third an old one."""
+
+
+@pytest.mark.parametrize(("share", "num_reads"), [(1.0, 0), (0.0, 1)])
+def test_histories_are_read_only_for_events_older_than_the_latest_of_the_log(tmp_path, monkeypatch, share, num_reads):
+    monkeypatch.setattr(recent, "RECENT_SHARE", share)
+    reads = []
+    read = user_events.read_sequence_rows
+    monkeypatch.setattr(
+        user_events, "read_sequence_rows", lambda *words, **more: reads.append(1) or read(*words, **more)
+    )
+    names = write_files(tmp_path, [SURE, LATE])
+    run_prepare(config_for(tmp_path / "run", names[:1]))
+    run, grown = run_prepare(config_for(tmp_path / "run", names))
+    assert len(reads) == num_reads
+    assert described(run)[0]["sure"][0] == [*"abcd", "b", *"efgh"]
+    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
     assert described(run) == described(whole_run)
     same_facts(grown, whole)
 
@@ -231,6 +255,7 @@ def test_where_those_who_stayed_may_go_all_ids_are_given_anew(tmp_path, monkeypa
 def test_dense_ids_outlast_a_log_whose_reading_was_interrupted(tmp_path, monkeypatch, at, again):
     monkeypatch.setattr(growth, "MAX_GENERATIONS", 0)
     names = random_files(tmp_path, 400, 300, 700)
+    run_prepare(config_for(tmp_path / "run", names[1:2]))
     run, _ = run_prepare(config_for(tmp_path / "run", names[:2]))
     before = old_numbers(run)
     with monkeypatch.context() as patch:
@@ -243,6 +268,7 @@ def test_dense_ids_outlast_a_log_whose_reading_was_interrupted(tmp_path, monkeyp
     whole_run, _ = run_prepare(config_for(tmp_path / "whole", wanted))
     assert described(run) == described(whole_run)
     assert all(new.items() >= old.items() for new, old in zip(old_numbers(run), before, strict=True))
+    assert all(new != old for new, old in zip(old_numbers(run), old_numbers(whole_run), strict=True))
 
 
 def test_a_damaged_state_costs_the_dense_ids_and_no_more(tmp_path, monkeypatch, capsys):
