@@ -38,8 +38,9 @@ class Recent:
 
     @classmethod
     def joined(cls, parts: "Sequence[Recent]") -> "Recent":
-        """The events of all parts, as far back as all of them reach; those of a user at the same time
-        stand in the order of the parts, so that later arrivals belong in later parts.
+        """The events of all parts, as far back as all of them reach.
+
+        Those of a user at the same time stand in the order of the parts, so later arrivals belong in later parts.
         """
         since = max(part.since for part in parts)
         parts = [part.after(since) for part in parts]
