@@ -17,6 +17,7 @@ from sracl_dist.artifacts import RunFolder
 from sracl_dist.bench.bare_vllm import BareRun, generate_bare
 from sracl_dist.config import Config, parse_config
 from sracl_dist.config.sections import require
+from sracl_dist.errors import InputError
 from sracl_dist.observe import say
 from sracl_dist.profiles.language_model import model_and_tokenizer
 from sracl_dist.profiles.plan import first_keys
@@ -61,13 +62,18 @@ def measure(settings: ProfileSettings) -> dict[str, float]:
 
     Raises:
         ConfigError: the source is unknown.
-        InputError: the log cannot be found, fetched or used.
+        InputError: the log cannot be found, fetched or used, or has too few items.
         SetupError: vLLM or the model cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="sracl-bench-") as folder:
         run = RunFolder(folder)
         config = _config(settings, folder, settings.num_prompts + 1)
-        _run(config, run, "prepare")
+        num_items = _run(config, run, "prepare").rows["items"]
+        if num_items < settings.num_prompts + 2:
+            raise InputError(
+                f"The log has {num_items:,} items, too few for num_prompts={settings.num_prompts:,} and two more; use "
+                f"less or another log."
+            )
         before = _bare(config, run)
         first = _run(_config(settings, folder, 1), run, "profile").details
         all_of_them = _run(config, run, "profile").details
@@ -76,12 +82,13 @@ def measure(settings: ProfileSettings) -> dict[str, float]:
     start_s = (first["generate_s"] + last["generate_s"]) / 2
     stage_s = all_of_them["generate_s"] - start_s
     bare_s = (before.generate_s + after.generate_s) / 2
+    bare_tokens = (before.num_output_tokens + after.num_output_tokens) / 2
     num_tokens = all_of_them["num_output_tokens"] - first["num_output_tokens"]
     figures = {
         # Output tokens per second, the start of Ray and of the engine apart.
         "stage_tokens_per_s": num_tokens / stage_s,
-        "bare_tokens_per_s": before.num_output_tokens / bare_s,
-        "stage_against_bare": num_tokens / stage_s * bare_s / before.num_output_tokens,
+        "bare_tokens_per_s": bare_tokens / bare_s,
+        "stage_against_bare": num_tokens / stage_s * bare_s / bare_tokens,
         # Time of the second bare call over that of the first: what the machine's own speed changed meanwhile.
         "bare_drift": after.generate_s / before.generate_s,
         # Prompt tokens that the engine did not compute, out of all, as vLLM reports them in the bare call.

@@ -18,7 +18,7 @@ from sracl_dist.columns import PAD
 from sracl_dist.data.added import write_added
 from sracl_dist.data.arrivals import Arrivals
 from sracl_dist.data.encode import ITEMS, ROWS
-from sracl_dist.data.event_order import count_up, in_time_order, places_within, repeated
+from sracl_dist.data.event_order import count_up, in_time_order, places_within, repeated, starts_of
 from sracl_dist.data.recent import ALWAYS, Recent
 from sracl_dist.data.state import Dropped, Memory
 from sracl_dist.data.user_events import NEW, OLD_DROPPED, Events, OldEvents
@@ -76,8 +76,9 @@ def add_arrivals(
     stays, rounds = _peel(memory, dropped, new, least)
     candidates = _ranked(memory, dropped, old, new, late)
     _remember(memory, new)
-    if recent is not None:
-        recent = _with_new(recent, new, int(memory.totals.sum(dtype=np.int64)))
+    if recent is not None and new.times is not None:
+        arrived = Recent(users=new.users, items=new.items, times=new.times, since=ALWAYS)
+        recent = Recent.joined([recent, arrived]).latest(int(memory.totals.sum(dtype=np.int64)))
     memory, num_changed = write_added(folder, generation, memory, candidates, stays)
     return Addition(
         memory=memory,
@@ -127,14 +128,6 @@ def _old_events(old: OldEvents, recent: Recent | None, new: Events, late: NDArra
     return [old.all_of(late & reaches_back), old.latest_of(late & ~reaches_back, recent)]
 
 
-def _with_new(recent: Recent, new: Events, num_events: int) -> Recent:
-    """The latest of all events, which are so many."""
-    if new.times is None:
-        return recent
-    events = Recent(users=new.users, items=new.items, times=new.times, since=ALWAYS)
-    return Recent.joined([recent, events]).latest(num_events)
-
-
 def _ranked(memory: Memory, dropped: Dropped, old: Events, new: Events, late: NDArray[np.bool_]) -> Dropped:
     """The removed and then the new events, each with its place among all events of its user, new ones included."""
     order = in_time_order(new.users, new.times)
@@ -144,8 +137,11 @@ def _ranked(memory: Memory, dropped: Dropped, old: Events, new: Events, late: ND
     if late.any():
         mixed = Events.joined([old, new.select(late[new.users])])
         mixed = mixed.select(mixed.order())
-        num_old = np.bincount(old.users, minlength=len(memory.totals))
-        places = (memory.totals - num_old)[mixed.users] + places_within(mixed.users)
+        starts = starts_of(mixed.users)
+        num_old = np.add.reduceat((mixed.origin != NEW).astype(np.int64), starts)
+        # Old events that are not in `old` are before all new ones.
+        num_before = memory.totals[mixed.users[starts]] - num_old
+        places = np.repeat(num_before, np.diff(starts, append=len(mixed.users))) + places_within(mixed.users)
         for origin, first in ((OLD_DROPPED, 0), (NEW, len(dropped.users))):
             own = mixed.origin == origin
             ranks[first + mixed.source[own].astype(np.int64)] = places[own]

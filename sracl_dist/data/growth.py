@@ -230,9 +230,14 @@ class _Growth:
         dropped = load_dropped(folder, self.state.generation, has_times=has_times)
         generation = self.state.generation + 1
         least = (data.min_user_interactions, data.min_item_interactions)
-        recent = load_recent(folder, self.state.generation) if has_times else None
         addition = add_arrivals(
-            folder, generation, load_memory(folder, self.state.generation), dropped, recent, arrivals, least
+            folder,
+            generation,
+            load_memory(folder, self.state.generation),
+            dropped,
+            load_recent(folder, self.state.generation) if has_times else None,
+            arrivals,
+            least,
         )
         self._count(tally, addition)
         save_dropped(folder, generation, 0, addition.dropped)

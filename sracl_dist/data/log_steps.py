@@ -148,11 +148,12 @@ class LogSteps:
 
     def write(self, numbering: Numbering, kept: Kept) -> None:
         """From partitions to tables."""
+        since = output.recent_since(self.folder, numbering.num_partitions) if self.has_times else None
         partitions = range(len(kept.first_users) - 1)
         self.tasks.run(
             "prepare: writing sequences",
             output.make_writer,
-            (self.folder, numbering, kept, self.has_times),
+            (self.folder, numbering, kept, since),
             partitions,
             unit="users",
             size=lambda partition: output.shard_of(kept, partition, SEQUENCES).num_rows,

@@ -1,6 +1,7 @@
 """Fourth step over the log: the rows of a partition in the order of its users and their times, each event once.
 
-work/ordered/<partition>.arrow    one group: items, times; and the number of rows of each of the partition's users
+work/ordered/<partition>.arrow    one group: items, times; the number of rows of each of the partition's users; and
+                                  some of the times, evenly taken
 work/repeated/<partition>.arrow   one group: rows that are repeated, and their values
 work/ordered/<partition>.json     what became of the rows; written last
 """
@@ -24,6 +25,9 @@ from sracl_dist.data.shuffle import NUM_BLOCKS, SHUFFLED
 
 ORDERED, REPEATED = "work/ordered/", "work/repeated/"
 LENGTHS = "lengths"
+SOME_TIMES = "some_times"
+NUM_SOME_TIMES = 1000
+"""At least, of a partition with so many events."""
 
 
 def partition_name(folder: str, partition: int, ending: str = "arrow") -> str:
@@ -81,6 +85,8 @@ def make_orderer(
                 columns = {name: values[~again] for name, values in columns.items()}
         group = {name: columns[name] for name in (ITEMS, TIMES) if name in columns}
         group[LENGTHS] = np.bincount(columns[USERS], minlength=end - first).astype(np.int32)
+        if has_times:
+            group[SOME_TIMES] = columns[TIMES][:: max(1, len(columns[TIMES]) // NUM_SOME_TIMES)]
         write_groups(folder, partition_name(ORDERED, partition), [group])
         counts = Counts(num_kept=len(columns[USERS]), num_repeated=num_repeated, num_over_limit=num_over)
         folder.write_json(partition_name(ORDERED, partition, "json"), asdict(counts))

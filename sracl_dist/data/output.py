@@ -17,8 +17,8 @@ from sracl_dist.data.encode import ITEMS, TIMES, USER_IDS, USERS
 from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, kept_rows
 from sracl_dist.data.groups import open_groups, write_groups
 from sracl_dist.data.numbering import USERS_FILE, Numbering
-from sracl_dist.data.ordering import LENGTHS, ORDERED, partition_name
-from sracl_dist.data.recent import ALWAYS, NAMES, Recent, recent_in
+from sracl_dist.data.ordering import LENGTHS, ORDERED, SOME_TIMES, counts_of, partition_name
+from sracl_dist.data.recent import ALWAYS, NAMES, Recent, recent_in, time_of_recent
 from sracl_dist.data.sequences import NUMBERS, SEQUENCES, USERS_PER_GROUP, Sequences
 from sracl_dist.data.state import Dropped, dropped_name, save_dropped
 from sracl_dist.ids import USERS as USERS_TABLE
@@ -40,8 +40,12 @@ def is_done(folder: StageFolder, kept: Kept, partition: int) -> bool:
     return folder.exists(shard.name if shard.num_rows else dropped_name(0, partition))
 
 
-def make_writer(folder: StageFolder, numbering: Numbering, kept: Kept, has_times: bool) -> Callable[[int], None]:
-    """What a task does: write the tables of a partition's users."""
+def make_writer(folder: StageFolder, numbering: Numbering, kept: Kept, since: int | None) -> Callable[[int], None]:
+    """What a task does: write the tables of a partition's users.
+
+    `since` is the time after which events are remembered as recent; None where there are no times.
+    """
+    has_times = since is not None
     with open_groups(folder, KEPT_ITEMS, [DENSE]) as reader:
         dense = reader.numpy(0, DENSE)
     num_items = len(kept.items)
@@ -70,8 +74,8 @@ def make_writer(folder: StageFolder, numbering: Numbering, kept: Kept, has_times
         counts[LAST_ITEMS] = _last_items(sequences)
         # Of all events, for an item that was removed may come back.
         counts[LAST_TIMES] = columns[TIMES][np.cumsum(columns[LENGTHS]) - 1] if has_times else np.zeros(0, np.int64)
-        if has_times:
-            counts |= _recent(columns, numbering.first_users[partition]).group()
+        if since is not None:
+            counts |= _recent(columns, numbering.first_users[partition], since).group()
         write_groups(folder, partition_name(COUNTED, partition), [counts])
         save_dropped(folder, 0, partition, _dropped(columns, numbering.first_users[partition], ~keep))
         if not shard.num_rows:
@@ -98,11 +102,10 @@ def _dropped(columns: dict[str, NDArray], first_user: int, gone: NDArray[np.bool
     )
 
 
-def _recent(columns: dict[str, NDArray], first_user: int) -> Recent:
-    """The latest events of a partition."""
+def _recent(columns: dict[str, NDArray], first_user: int, since: int) -> Recent:
+    """The events of a partition after a time."""
     users = np.repeat(np.arange(first_user, first_user + len(columns[LENGTHS]), dtype=np.int32), columns[LENGTHS])
-    events = Recent(users=users, items=columns[ITEMS], times=columns[TIMES], since=ALWAYS)
-    return events.latest(len(users))
+    return Recent(users=users, items=columns[ITEMS], times=columns[TIMES], since=ALWAYS).after(since)
 
 
 def _last_items(sequences: Sequences) -> NDArray[np.int32]:
@@ -123,6 +126,19 @@ def remembered(folder: StageFolder, num_partitions: int) -> dict[str, NDArray]:
             for name, values in parts.items():
                 values.append(reader.numpy(0, name))
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def recent_since(folder: StageFolder, num_partitions: int) -> int:
+    """The time after which the latest events of a log with times are, when all partitions are ordered.
+
+    Users of a partition came at about the same time, so that no partition's own times tell it.
+    """
+    some_times, nums_events = [], []
+    for partition in range(num_partitions):
+        with open_groups(folder, partition_name(ORDERED, partition), [SOME_TIMES]) as reader:
+            some_times.append(reader.numpy(0, SOME_TIMES))
+        nums_events.append(counts_of(folder, partition).num_kept)
+    return time_of_recent(some_times, nums_events)
 
 
 def remembered_recent(folder: StageFolder, num_partitions: int) -> Recent:

@@ -26,7 +26,10 @@ NAMES = (USERS, ITEMS, TIMES, SINCE)
 
 @dataclass(frozen=True, kw_only=True)
 class Recent:
-    """All different events after a time, kept and removed ones; those of a user at the same time as they arrived."""
+    """All different events after a time, kept and removed ones, in any order.
+
+    Which of a user's events at the same time came first is not needed: new ones have their places behind all of them.
+    """
 
     users: NDArray[np.int32]
     """[E]"""
@@ -38,10 +41,7 @@ class Recent:
 
     @classmethod
     def joined(cls, parts: "Sequence[Recent]") -> "Recent":
-        """The events of all parts, as far back as all of them reach.
-
-        Those of a user at the same time stand in the order of the parts, so later arrivals belong in later parts.
-        """
+        """The events of all parts, as far back as all of them reach."""
         since = max(part.since for part in parts)
         parts = [part.after(since) for part in parts]
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (USERS, ITEMS, TIMES)}
@@ -49,6 +49,8 @@ class Recent:
 
     def after(self, time: int) -> "Recent":
         """Those later than a time, which is not before `since`."""
+        if time == self.since:
+            return self
         later = self.times > time
         return Recent(users=self.users[later], items=self.items[later], times=self.times[later], since=time)
 
@@ -62,6 +64,21 @@ class Recent:
     def group(self) -> Group:
         """The arrays to be written."""
         return {USERS: self.users, ITEMS: self.items, TIMES: self.times, SINCE: np.array([self.since], np.int64)}
+
+
+def time_of_recent(some_times: Sequence[NDArray[np.int64]], nums_events: Sequence[int]) -> int:
+    """The time after which the share RECENT_SHARE of all events is, or less where many are at the same time.
+
+    Args:
+        some_times: of each part of a log, evenly taken.
+        nums_events: how many events each part has.
+    """
+    times = np.concatenate(some_times)
+    each = [np.full(len(own), num / max(1, len(own))) for own, num in zip(some_times, nums_events, strict=True)]
+    order = np.argsort(times)
+    num_until = np.cumsum(np.concatenate(each)[order])
+    place = int(np.searchsorted(num_until, (1 - RECENT_SHARE) * sum(nums_events)))
+    return int(times[order[min(place, len(order) - 1)]])
 
 
 def recent_in(reader: GroupReader) -> Recent:

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import PAD
 from sracl_dist.data.arrivals import Arrivals
-from sracl_dist.data.event_order import in_time_order, places_within
+from sracl_dist.data.event_order import in_time_order, places_within, starts_of
 from sracl_dist.data.recent import Recent
 from sracl_dist.data.sequences import SequenceRows, read_sequence_rows
-from sracl_dist.data.state import Dropped, Memory
+from sracl_dist.data.state import LOG, STATE, Dropped, Memory
+from sracl_dist.errors import StorageError
 
 OLD_KEPT, OLD_DROPPED, NEW = 0, 1, 2
 """Where an event comes from."""
@@ -99,17 +100,27 @@ class OldEvents:
         return Events.joined(parts)
 
     def latest_of(self, numbers: NDArray[np.bool_], recent: Recent) -> Events:
-        """The events after `recent.since` of the users with these numbers."""
+        """The events after `recent.since` of the users with these numbers.
+
+        Raises:
+            StorageError: removed events are not among the recent ones.
+        """
         chosen = np.flatnonzero(numbers[recent.users])
         chosen = chosen[in_time_order(recent.users[chosen], recent.times[chosen])]
         users = recent.users[chosen]
-        num_latest = np.bincount(users, minlength=len(numbers))
-        rank = (self._memory.totals - num_latest)[users] + places_within(users)
+        num_latest = np.diff(starts_of(users), append=len(users))
+        rank = self._memory.totals[users] - np.repeat(num_latest, num_latest) + places_within(users)
         origin, source = np.full(len(users), OLD_KEPT, np.int8), np.full(len(users), -1, np.int32)
         own = np.flatnonzero(numbers[self._dropped.users])
         if self._dropped.times is not None:
             own = own[self._dropped.times[own] > recent.since]
-        places = np.searchsorted(_key(users, rank), _key(self._dropped.users[own], self._dropped.rank[own]))
+        keys, wanted = _key(users, rank), _key(self._dropped.users[own], self._dropped.rank[own])
+        places = np.searchsorted(keys, wanted)
+        if not np.array_equal(keys[places[places < len(keys)]], wanted):
+            raise StorageError(
+                f"{self._folder.shown(STATE)} does not fit together; delete {self._folder.shown(LOG)} and run the "
+                f"stage prepare again."
+            )
         origin[places], source[places] = OLD_DROPPED, own
         return Events(
             users=users,

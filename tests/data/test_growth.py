@@ -14,7 +14,7 @@ from plain_prepare import Row
 from test_sharded_prepare import SURE, config_for, found_histories, logs, write_files
 
 from sracl_dist.artifacts import RunFolder
-from sracl_dist.data import growth, prepare, recent, user_events
+from sracl_dist.data import growth, prepare, recent
 from sracl_dist.data.known_ids import KnownIds
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.data.strings import HashCollisionError, collision
@@ -116,28 +116,6 @@ def test_added_files_equal_all_files_at_once(
         num_anew = (len(names) - 1) // (most + 1)
         assert len(added) == len(names) - 1 - num_anew
     whole_run, whole = run_prepare(config_for(folder / "whole", names, **data))
-    assert described(run) == described(whole_run)
-    same_facts(grown, whole)
-
-
-LATE = [("sure", "b", "3"), ("sure", "b", "3"), ("sure", "h", "7"), ("new", "a", "1"), ("sure0", "a", "90")]
-"""New events of the log SURE; the first one is out of turn, the second repeats it, the third an old one."""
-
-
-@pytest.mark.parametrize(("share", "num_reads"), [(1.0, 0), (0.0, 1)])
-def test_histories_are_read_only_for_events_older_than_the_latest_of_the_log(tmp_path, monkeypatch, share, num_reads):
-    monkeypatch.setattr(recent, "RECENT_SHARE", share)
-    reads = []
-    read = user_events.read_sequence_rows
-    monkeypatch.setattr(
-        user_events, "read_sequence_rows", lambda *words, **more: reads.append(1) or read(*words, **more)
-    )
-    names = write_files(tmp_path, [SURE, LATE])
-    run_prepare(config_for(tmp_path / "run", names[:1]))
-    run, grown = run_prepare(config_for(tmp_path / "run", names))
-    assert len(reads) == num_reads
-    assert described(run)[0]["sure"][0] == [*"abcd", "b", *"efgh"]
-    whole_run, whole = run_prepare(config_for(tmp_path / "whole", names))
     assert described(run) == described(whole_run)
     same_facts(grown, whole)
 
