@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, load_config
-from sracl_dist.errors import SraclError
+from sracl_dist.errors import SraclError, was_interrupted
 from sracl_dist.observe import duration, quiet_libraries, say
 from sracl_dist.stages import STAGES, Stage, require_inputs, run_stage, stage_status
 from sracl_dist.storage import shown_location
@@ -67,7 +67,9 @@ def exit_status(work: Callable[[], object]) -> int:
             raise
         say(f"error: {error.filename or 'a file'} cannot be written ({error.strerror}); make room, or mend its rights.")
         return 1
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not was_interrupted(error):
+            raise
         say("interrupted; run the same command again to go on")
         return 130
     return 0

@@ -29,6 +29,20 @@ class StageError(SraclError):
     """A stage ran and cannot go on, for example because too many rows failed."""
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: a library that was interrupted may hide that behind an error of its cleanup."""
+    seen: set[int] = set()
+    reasons: list[BaseException | None] = [error]
+    while reasons:
+        reason = reasons.pop()
+        if isinstance(reason, KeyboardInterrupt):
+            return True
+        if reason is not None and id(reason) not in seen:
+            seen.add(id(reason))
+            reasons += [reason.__cause__, reason.__context__]
+    return False
+
+
 def first_line(error: BaseException, max_chars: int = 300) -> str:
     """The first line of an error's message, or its kind where it has none, for use within a sentence."""
     return _line(error, 0, max_chars)

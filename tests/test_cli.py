@@ -12,7 +12,7 @@ import pytest
 import sracl_dist
 from sracl_dist import cli, stages
 from sracl_dist.artifacts import RunFolder
-from sracl_dist.cli import job, stage_job
+from sracl_dist.cli import Work, job, stage_job
 from sracl_dist.config import Config
 from sracl_dist.errors import InputError
 from sracl_dist.stages import Stage, StageResult
@@ -151,14 +151,36 @@ def test_a_bug_is_not_hidden(config_file: str) -> None:
         job(None, ["--config", config_file], broken)
 
 
-def test_an_interrupt_ends_with_130_and_says_how_to_go_on(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(config: Config, run: RunFolder) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+def interrupted(config: Config, run: RunFolder) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
+
+def interrupted_in_a_library(config: Config, run: RunFolder) -> None:
+    """As OmegaConf does when Ctrl-C comes while it reads a configuration."""
+    try:
+        try:
+            interrupted(config, run)
+        finally:
+            raise UnboundLocalError
+    except UnboundLocalError as error:
+        raise error.with_traceback(None) from None
+
+
+def interrupted_in_a_call(config: Config, run: RunFolder) -> None:
+    try:
+        interrupted(config, run)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("the call was cancelled") from error
+
+
+@pytest.mark.parametrize("work", [interrupted, interrupted_in_a_library, interrupted_in_a_call])
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
+    work: Work, config_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     # Programs in the background of a shell ignore the signal unless they say otherwise.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert job(None, ["--config", config_file], interrupted) == 130
+        assert job(None, ["--config", config_file], work) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"

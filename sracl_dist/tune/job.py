@@ -12,7 +12,7 @@ from sracl_dist.artifacts import Manifest, RunFolder, StageFolder, shown_locatio
 from sracl_dist.cluster import Cluster, connected
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
-from sracl_dist.errors import StageError
+from sracl_dist.errors import StageError, was_interrupted
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import duration, say
 from sracl_dist.room import require_room
@@ -78,8 +78,9 @@ def _search(config: Config, run: RunFolder, board: Board) -> None:
         say(f"tune: {board.num_left} trials to go, {most} side by side; {_described(config, cluster)}")
         try:
             run_trials(config, run, board, max_concurrent=most, use_gpu=use_gpu)
-        except KeyboardInterrupt:
-            say(f"tune: interrupted; go on with python jobs/tune.py {_arguments()}")
+        except BaseException as error:
+            if was_interrupted(error):
+                say(f"tune: interrupted; go on with python jobs/tune.py {_arguments()}")
             raise
         finally:
             board.close()
