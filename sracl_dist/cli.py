@@ -59,19 +59,18 @@ def exit_status(work: Callable[[], object]) -> int:
     quiet_libraries()
     try:
         work()
-    except SraclError as error:
-        say(f"error: {error}")
-        return 1
-    except OSError as error:
-        if error.errno not in STORAGE_ERRNOS:
-            raise
-        say(f"error: {error.filename or 'a file'} cannot be written ({error.strerror}); make room, or mend its rights.")
-        return 1
     except BaseException as error:
-        if not was_interrupted(error):
-            raise
-        say("interrupted; run the same command again to go on")
-        return 130
+        if was_interrupted(error):
+            say("interrupted; run the same command again to go on")
+            return 130
+        if isinstance(error, SraclError):
+            say(f"error: {error}")
+            return 1
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
+            place = error.filename or "a file"
+            say(f"error: {place} cannot be written ({error.strerror}); make room, or mend its rights.")
+            return 1
+        raise
     return 0
 
 

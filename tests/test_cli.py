@@ -14,7 +14,7 @@ from sracl_dist import cli, stages
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.cli import Work, job, stage_job
 from sracl_dist.config import Config
-from sracl_dist.errors import InputError
+from sracl_dist.errors import InputError, StorageError, was_interrupted
 from sracl_dist.stages import Stage, StageResult
 
 ROOT = Path(sracl_dist.__file__).parent.parent
@@ -173,7 +173,16 @@ def interrupted_in_a_call(config: Config, run: RunFolder) -> None:
         raise RuntimeError("the call was cancelled") from error
 
 
-@pytest.mark.parametrize("work", [interrupted, interrupted_in_a_library, interrupted_in_a_call])
+def interrupted_while_a_shard_is_open(config: Config, run: RunFolder) -> None:
+    try:
+        interrupted(config, run)
+    finally:
+        raise StorageError("the shard cannot be written")
+
+
+@pytest.mark.parametrize(
+    "work", [interrupted, interrupted_in_a_library, interrupted_in_a_call, interrupted_while_a_shard_is_open]
+)
 def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
     work: Work, config_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,3 +216,12 @@ def test_every_job_can_be_imported_without_doing_anything(name: str, monkeypatch
     monkeypatch.syspath_prepend(str(ROOT))
     module = importlib.import_module(f"jobs.{name}")
     assert callable(module.main)
+
+
+def test_errors_that_follow_from_others_are_no_interrupt() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, first.__context__ = second, TypeError("third")
+    second.__context__ = first
+    assert not was_interrupted(first)
+    second.__cause__ = KeyboardInterrupt()
+    assert was_interrupted(first)

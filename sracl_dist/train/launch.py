@@ -133,6 +133,16 @@ def _run_workers(config: Config, run: RunFolder, room: RoomOfWorkers, board: Any
         raise _unwritable(error, folder) from error
 
 
+class _Trainer(TorchTrainer):
+    """A trainer that Ctrl-C ends as it ends any other job.
+
+    Ray Train's own handler exits with a status of its own, 0 or 1, and no word of how to go on.
+    """
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leave Python's handler in place."""
+
+
 def _make_ray_trainer(config: Config, run: RunFolder, room: RoomOfWorkers, board: Any) -> TorchTrainer:
     folder, use_gpu = run.stage(STAGE), room.use_gpu
 
@@ -147,7 +157,7 @@ def _make_ray_trainer(config: Config, run: RunFolder, room: RoomOfWorkers, board
         EndWithoutRoom(room),
         StopBySignal(),
     ]  # RunConfig is typed for the callbacks of Ray Tune
-    return TorchTrainer(
+    return _Trainer(
         work_of_one,
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(

@@ -216,6 +216,7 @@ train(make_config(sys.argv[1], *sys.argv[2:]), RunFolder(sys.argv[1]))
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_run_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEQUENCES)
     config = make_config(run.location, "train.epochs=10", "train.patience=10")
@@ -240,11 +241,39 @@ def test_a_run_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path
             assert line[name] == expected[name], (line["epoch"], name)
 
 
-def start_victim(run: RunFolder, *overrides: str) -> subprocess.Popen[bytes]:
+INTERRUPTED = """
+import signal
+import sys
+from synthetic import make_config
+from sracl_dist.artifacts import RunFolder
+from sracl_dist.cli import exit_status
+from sracl_dist.train.launch import train
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background of a shell ignore it
+config = make_config(sys.argv[1], *sys.argv[2:])
+sys.exit(exit_status(lambda: train(config, RunFolder(sys.argv[1]))))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_an_interrupt_ends_as_it_ends_other_jobs(tmp_path: Path) -> None:
+    """Ray Train's own handler would exit with a status of its own."""
+    run = write_run(tmp_path / "run", SEQUENCES)
+    victim = start_victim(run, "train.epochs=500", "train.patience=500", program=INTERRUPTED)
+    deadline = time.monotonic() + 120
+    while not run.stage("train").exists("metrics.jsonl") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    victim.send_signal(signal.SIGINT)
+    assert victim.wait(60) == 130
+    assert run.stage("train").manifest() is None
+
+
+def start_victim(run: RunFolder, *overrides: str, program: str = KILLED) -> subprocess.Popen[bytes]:
     """Train in a process group that a test may kill."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.getcwd()])}
     return subprocess.Popen(
-        [sys.executable, "-c", KILLED, run.location, *overrides], env=environment, start_new_session=True
+        [sys.executable, "-c", program, run.location, *overrides], env=environment, start_new_session=True
     )
 
 
@@ -281,6 +310,7 @@ class Slowed:
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.parametrize(("number", "every_s"), [(signal.SIGKILL, 0.3), (signal.SIGTERM, None)], ids=["kill", "term"])
 def test_a_worker_that_dies_within_an_epoch_costs_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, every_s: float | None
@@ -322,6 +352,7 @@ def test_a_worker_that_dies_within_an_epoch_costs_little(
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_truncated_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEQUENCES)
     train(make_config(run.location), run)

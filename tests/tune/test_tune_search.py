@@ -14,6 +14,8 @@ import pytest
 from tune_run import searchable, write_config
 
 from sracl_dist.artifacts import RunFolder
+from sracl_dist.tune import launch
+from sracl_dist.tune.job import tune
 from sracl_dist.tune.records import Records
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -70,6 +72,7 @@ def kill_when(process: subprocess.Popen[str], run: RunFolder, is_time: Any) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_search_that_is_killed_goes_on_without_redoing_anything(tmp_path: Path) -> None:
     _, run = searchable(tmp_path)
     file = tmp_path / "search.yaml"
@@ -121,6 +124,7 @@ def test_a_search_that_is_killed_goes_on_without_redoing_anything(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_running_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """Killed within its one trial, which ends with the curve of an undisturbed one."""
     overrides = ("train.epochs=30", "train.patience=30", "tune.num_trials=1", "tune.scheduler=none")
@@ -167,6 +171,22 @@ def test_an_interrupt_ends_in_order_with_the_command_to_go_on(tmp_path: Path) ->
     assert process.returncode == 130, output
     assert f"tune: interrupted; go on with python jobs/tune.py --config {tmp_path / 'search.yaml'}\n" in output
     assert not any(trial.status == "failed" for trial in read(run).values())
+
+
+def test_an_interrupt_that_a_library_hides_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_trials(*_: Any, **__: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise UnboundLocalError
+
+    monkeypatch.setattr(launch, "run_trials", run_trials)
+    config, run = searchable(tmp_path)
+    with pytest.raises(UnboundLocalError):
+        tune(config, run)
+    assert "tune: interrupted; go on with python jobs/tune.py" in capsys.readouterr().err
 
 
 @pytest.mark.slow
