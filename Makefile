@@ -1,4 +1,4 @@
-# make demo | results | bench | test | test-all | check | docs | lock | clean; `make help` explains them.
+# make demo | results | bench | test | test-faults | test-all | check | docs | lock | clean; `make help` explains them.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -6,8 +6,10 @@ EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(EXTRA)
 SEEDS ?= 0 1 2
+# Two processes would dispute the memory of a GPU.
+TEST_PROCESSES ?= $(if $(filter gpu,$(EXTRA)),1,2)
 
-.PHONY: help demo results bench setup test test-all check docs lock clean
+.PHONY: help demo results bench setup test test-faults test-all check docs lock clean
 .DELETE_ON_ERROR:
 
 help:  ## Explain the targets.
@@ -29,8 +31,12 @@ $(READY): requirements/$(EXTRA).lock requirements/install.sh pyproject.toml
 	@PYTHON=$(PYTHON) requirements/install.sh $(VENV) $(EXTRA)
 	@touch $@
 
-test: setup  ## Run the tests that finish within minutes.
-	@$(RUN) -m pytest -m "not slow"
+# Whole files to a process, whose fixtures are costly; in their order, which leaves no long file for the end.
+test: setup  ## Run the tests that finish within minutes, in TEST_PROCESSES processes.
+	@$(RUN) -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+test-faults: setup  ## Run the slow tests of what fails and is done again.
+	@$(RUN) -m pytest -m fault
 
 test-all: setup  ## Run every test.
 	@$(RUN) -m pytest

@@ -16,7 +16,7 @@ quiet_libraries()
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> "Iterator[Cluster]":
-    """One private cluster for all tests that use it: starting one takes seconds."""
+    """One private cluster for all tests of this process that use it: starting one takes seconds."""
     from sracl_dist.cluster import connected
 
     with connected(ClusterConfig(address="local", num_cpus=2, object_store_bytes=100_000_000)) as cluster:

@@ -117,7 +117,10 @@ def middle_of(run: RunFolder, stage: str) -> bool:
 
 
 def kill_in(stages: Sequence[str], config: Path, run: RunFolder, pipelines: Pipelines) -> set[str]:
-    """Kill the pipeline in the middle of each stage in turn, then let it finish; returns the prompts answered early."""
+    """Kill the pipeline in the middle of each stage in turn, then let it finish; returns the prompts answered early.
+
+    What it left behind must not make a stage run once more.
+    """
     answered: set[str] = set()
     for stage in stages:
         pipelines.kill_when(config, lambda stage=stage: middle_of(run, stage))
@@ -125,7 +128,16 @@ def kill_in(stages: Sequence[str], config: Path, run: RunFolder, pipelines: Pipe
         if stage == "profile":
             answered = set(run.stage("profile").read_shards("generated/")[PROMPT_HASH].to_pylist())
     pipelines.run(config)
+    assert pipelines.run(config).count(": done before") == len(STAGES)
     return answered
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pipelines: Pipelines) -> tuple[Path, RunFolder]:
+    """A run that nothing disturbed."""
+    config, run = make_project(tmp_path_factory.mktemp("finished"))
+    pipelines.run(config)
+    return config, run
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +147,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory, pipelines: Pipelines) -> tu
     return config, run, kill_in(("profile", "train"), config, run, pipelines)
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 def test_profiles_written_before_the_kill_are_not_generated_again(killed: tuple[Path, RunFolder, set[str]]) -> None:
     _, run, answered = killed
     manifest = run.stage("profile").manifest()
@@ -151,6 +165,7 @@ def test_profiles_written_before_the_kill_are_not_generated_again(killed: tuple[
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_training_that_was_killed_equals_an_undisturbed_one(
     killed: tuple[Path, RunFolder, set[str]], pipelines: Pipelines, tmp_path: Path
 ) -> None:
@@ -196,8 +211,8 @@ def compare_with_undisturbed(
         assert (own.rows, own.fingerprint) == (other.rows, other.fingerprint), stage
 
 
-def test_everything_is_skipped_when_it_is_done(killed: tuple[Path, RunFolder, set[str]], pipelines: Pipelines) -> None:
-    config, run, _ = killed
+def test_everything_is_skipped_when_it_is_done(finished: tuple[Path, RunFolder], pipelines: Pipelines) -> None:
+    config, run = finished
     before = {path: path.stat().st_mtime_ns for path in Path(run.location).rglob("*") if path.is_file()}
     told = pipelines.run(config)
     assert told.count(": done before") == len(STAGES)
@@ -205,17 +220,6 @@ def test_everything_is_skipped_when_it_is_done(killed: tuple[Path, RunFolder, se
     assert told.rstrip().endswith("run/report/report.html")
     after = {path: path.stat().st_mtime_ns for path in Path(run.location).rglob("*") if path.is_file()}
     assert after == before
-
-
-@pytest.mark.slow
-def test_a_changed_setting_runs_its_stage_and_the_later_ones(
-    killed: tuple[Path, RunFolder, set[str]], pipelines: Pipelines
-) -> None:
-    config, _, _ = killed
-    told = pipelines.run(config, "train.epochs=1")
-    done = [name for name in STAGES if f"] {name}: done before" in told]
-    assert done == ["prepare", "profile", "embed", "neighbours"]
-    assert "train.epochs was 4 and is 1" in told
 
 
 def test_a_failing_stage_stops_the_pipeline_with_its_sentence(tmp_path: Path, pipelines: Pipelines) -> None:
@@ -229,9 +233,9 @@ def test_a_failing_stage_stops_the_pipeline_with_its_sentence(tmp_path: Path, pi
     assert "Traceback" not in told
 
 
-def test_tables_join_by_id_from_end_to_end(killed: tuple[Path, RunFolder, set[str]]) -> None:
+def test_tables_join_by_id_from_end_to_end(finished: tuple[Path, RunFolder]) -> None:
     """The user's own ids come back: every recommended item is in the log, new to the user, and ranked once."""
-    config, run, _ = killed
+    config, run = finished
     log: dict[str, list[str]] = {}
     for line in (config.parent / "log.csv").read_text().splitlines()[1:]:
         user_id, item_id, _ = line.split(",")
@@ -248,3 +252,15 @@ def test_tables_join_by_id_from_end_to_end(killed: tuple[Path, RunFolder, set[st
     users = run.stage("prepare").read_shards("users/")["user_id"].to_pylist()
     targets = {users[row["user"]]: names[row["target"] - 1] for row in ranks.to_pylist()}
     assert targets == {user_id: items[-1] for user_id, items in log.items()}
+
+
+@pytest.mark.slow
+def test_a_changed_setting_runs_its_stage_and_the_later_ones(
+    finished: tuple[Path, RunFolder], pipelines: Pipelines, tmp_path: Path
+) -> None:
+    config, run = finished
+    shutil.copytree(run.location, tmp_path / "run")
+    told = pipelines.run(config, f"run.dir={tmp_path / 'run'}", "train.epochs=1")
+    done = [name for name in STAGES if f"] {name}: done before" in told]
+    assert done == ["prepare", "profile", "embed", "neighbours"]
+    assert "train.epochs was 4 and is 1" in told

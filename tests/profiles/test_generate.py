@@ -56,6 +56,8 @@ def prepared(folder: Path, *overrides: str) -> tuple[Config, RunFolder]:
 
 @pytest.mark.ray
 @pytest.mark.llm
+@pytest.mark.slow
+@pytest.mark.fault
 @real_engine
 def test_only_what_is_missing_is_generated(tmp_path: Path) -> None:
     config, run = prepared(tmp_path, "profile.max_items=3", "profile.max_users=4")
@@ -108,6 +110,8 @@ def too_long(config: Config) -> list[int]:
 
 @pytest.mark.ray
 @pytest.mark.llm
+@pytest.mark.slow
+@pytest.mark.fault
 @real_engine
 def test_a_failing_prompt_is_asked_twice_and_is_a_row(
     tmp_path: Path, ray_cluster: Cluster, language_model: str
@@ -166,6 +170,7 @@ def engine_processes() -> set[int]:
 @pytest.mark.ray
 @pytest.mark.llm
 @pytest.mark.slow
+@pytest.mark.fault
 @real_engine
 def test_engines_that_are_killed_are_replaced_and_no_answer_is_missing(
     tmp_path: Path, ray_cluster: Cluster, language_model: str, capsys: pytest.CaptureFixture[str]
