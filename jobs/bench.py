@@ -8,27 +8,27 @@ settings.
     python jobs/bench.py train --help       every setting, with its default
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
 from sracl_dist.bench import BENCHES
 from sracl_dist.bench.run import describe_settings, run_bench
-from sracl_dist.cli import exit_status
+from sracl_dist.cli import ArgumentParser, exit_status
+from sracl_dist.observe import put_out
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME", help=f"one of {', '.join(BENCHES)}")
     for name in BENCHES:
         described = f"settings, with their defaults:\n{describe_settings(name)}" if name in words else None
-        one = names.add_parser(name, epilog=described, formatter_class=argparse.RawDescriptionHelpFormatter)
+        one = names.add_parser(name, epilog=described)
         one.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_args(words)
-    return exit_status(lambda: print(json.dumps(run_bench(arguments.name, arguments.settings)), flush=True))
+    return exit_status(lambda: put_out(json.dumps(run_bench(arguments.name, arguments.settings)) + "\n"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from sracl_dist.bench.settings import parse_settings
-from sracl_dist.cli import exit_status
+from sracl_dist.cli import ArgumentParser, exit_status
 from sracl_dist.config.reference import field_docstrings
 from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.observe import say
@@ -39,11 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the arguments."""
     texts = field_docstrings(SyntheticLogSettings)
     shown = "\n".join(f"  {name}={value}: {texts[name]}" for name, value in asdict(SyntheticLogSettings()).items())
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=f"settings, with their defaults:\n{shown}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = ArgumentParser(description=__doc__, epilog=f"settings, with their defaults:\n{shown}")
     parser.add_argument("folder", metavar="OUTPUT_FOLDER", help="where the log goes")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     return parser.parse_args(argv)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sracl_dist.cli import exit_status
+from sracl_dist.cli import ArgumentParser, exit_status
 from sracl_dist.results.job import make_results
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the arguments; overrides are taken out first, or a list such as that of --seeds would swallow them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--configs", required=True, nargs="+", metavar="FILE", help="YAML files, a row each")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="values of run.seed (0 1 2)")
     parser.add_argument("--against", metavar="FILE", help="test the others against this one, which is trained too")

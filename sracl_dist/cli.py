@@ -6,19 +6,32 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, load_config
 from sracl_dist.errors import SraclError, was_interrupted
-from sracl_dist.observe import duration, quiet_libraries, say
+from sracl_dist.observe import duration, quiet_libraries, say, show_bug
 from sracl_dist.stages import STAGES, Stage, require_inputs, run_stage, stage_status
 from sracl_dist.storage import shown_location
+from sracl_dist.visible import visible
 
 STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 """What a full or protected disk raises outside the run folder, for example below Ray's temporary folder."""
 
 
 Work = Callable[[Config, RunFolder], object]
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """One that keeps the manual's lines, and repeats a person's words cleaned as `say` does."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with status 2."""
+        super().error(visible(message))
 
 
 def stage_job(name: str, manual: str | None, argv: Sequence[str] | None = None, *, dry_run: Work | None = None) -> int:
@@ -57,6 +70,7 @@ def exit_status(work: Callable[[], object]) -> int:
     """Do `work` and return the exit status; a user's error becomes one sentence and status 1."""
     _hide_jobs_from_imports()
     quiet_libraries()
+    sys.excepthook = show_bug
     try:
         work()
     except BaseException as error:
@@ -87,7 +101,7 @@ def parse_arguments(
     manual: str | None, argv: Sequence[str] | None, *, offers_dry_run: bool = False
 ) -> argparse.Namespace:
     """The two arguments of every job, a configuration file and overrides, and --dry-run where the job offers it."""
-    parser = argparse.ArgumentParser(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=manual)
     parser.add_argument("--config", required=True, help="YAML file; its keys are described in docs/configuration.md")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that override the file")
     if offers_dry_run:

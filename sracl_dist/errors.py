@@ -1,8 +1,20 @@
 """What can go wrong for a user; every message is one sentence that names the thing, the value and what to do."""
 
+from sracl_dist.secrets import masked
+
+MAX_START_CHARS, MAX_END_CHARS = 1500, 500
+"""What is kept of a longer sentence: what is wrong stands at its start, and what to do at its end."""
+
 
 class SraclError(Exception):
-    """Base of all errors that are the user's to mend; a job prints the message and exits with status 1."""
+    """Base of all errors that are the user's to mend; a job prints the message and exits with status 1.
+
+    Args:
+        sentence: for the user; secrets are taken out, and its middle where it is too long to be read.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(_bounded(masked(sentence)))
 
 
 class ConfigError(SraclError):
@@ -54,5 +66,13 @@ def last_line(error: BaseException, max_chars: int = 300) -> str:
 
 
 def _line(error: BaseException, place: int, max_chars: int) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    # Masked before it is cut: half a secret could not be recognized any more.
+    lines = [line for line in masked(str(error)).splitlines() if line.strip()]
     return (lines[place] if lines else type(error).__name__).strip()[:max_chars].rstrip(".")
+
+
+def _bounded(sentence: str) -> str:
+    left_out = len(sentence) - MAX_START_CHARS - MAX_END_CHARS
+    if left_out <= 0:
+        return sentence
+    return f"{sentence[:MAX_START_CHARS]} [... {left_out:,} characters ...] {sentence[-MAX_END_CHARS:]}"

@@ -3,14 +3,30 @@
 import os
 import sys
 import time
+import traceback
+from types import TracebackType
 from typing import Any, TextIO
+
+from sracl_dist.visible import visible
 
 WIDTH = 110
 
 
 def say(message: str) -> None:
-    """Print one line for the person who runs the job."""
-    sys.stderr.write(message + "\n")
+    """Print one line for the person who runs the job, without secrets and without what a terminal would obey."""
+    sys.stderr.write(visible(message) + "\n")
+    sys.stderr.flush()
+
+
+def put_out(text: str) -> None:
+    """Write what a job was asked for to standard output, cleaned as in `say`; its line breaks stay."""
+    sys.stdout.write(visible(text, lines=True))
+    sys.stdout.flush()
+
+
+def show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the trace of an error that is no user's, cleaned as in `say`; made for `sys.excepthook`."""
+    sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace)), lines=True))
     sys.stderr.flush()
 
 
@@ -93,7 +109,8 @@ class Progress:
     def _facts_text(self) -> str:
         return "".join(f", {_compact(value)} {name.replace('_', ' ')}" for name, value in self._facts.items())
 
-    def _write(self, line: str, *, redraw: bool = False) -> None:
+    def _write(self, text: str, *, redraw: bool = False) -> None:
+        line = visible(text)
         if self._terminal and redraw:
             self._stream.write("\r" + line[:WIDTH].ljust(WIDTH))
         else:

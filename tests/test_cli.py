@@ -203,6 +203,51 @@ def test_wrong_arguments_end_with_2_and_the_usage(argv: list[str], capsys: pytes
     assert capsys.readouterr().err.startswith("usage: ")
 
 
+HOSTILE = "\x1b[2J\u202e\nerror: all is well"
+
+
+@pytest.mark.parametrize("argv", [["--\x1b[2J\u202e"], ["x=1", "--unknown=sk-0123456789\x1b[2J\u202e"]])
+def test_wrong_arguments_are_repeated_clean(
+    argv: list[str], config_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", "sk-0123456789")
+    with pytest.raises(SystemExit):
+        stage_job("prepare", None, ["--config", config_file, *argv])
+    said = capsys.readouterr().err
+    assert r"\x1b[2J\u202e" in said
+    assert not {"\x1b", "\u202e"} & set(said)
+    assert "sk-0123456789" not in said
+
+
+@pytest.mark.parametrize("error", [InputError(f"the column {HOSTILE} of sk-0123456789"), OSError(28, "full", HOSTILE)])
+def test_an_error_is_one_clean_line(
+    error: Exception, config_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", "sk-0123456789")
+
+    def fail(config: Config, run: RunFolder) -> None:
+        raise error
+
+    assert job(None, ["--config", config_file], fail) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert r"\x1b[2J\u202e\nerror: all is well" in line
+    assert "sk-0123456789" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"), [("bench", ["train"]), ("bench", []), ("generate", ["x"]), ("results", ["--configs", "x"])]
+)
+def test_jobs_with_arguments_of_their_own_repeat_them_clean(
+    name: str, argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"jobs.{name}").main([*argv, "--\x1b[2J"])
+    said = capsys.readouterr().err
+    assert r"\x1b[2J" in said or not argv
+    assert "\x1b" not in said
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_every_job_has_a_help_with_an_example(name: str) -> None:
     command = [sys.executable, f"jobs/{name}.py", "--help"]

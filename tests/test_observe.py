@@ -113,3 +113,10 @@ def test_observing_imports_none_of_the_heavy_libraries() -> None:
     program = "import sys, sracl_dist.cli; print([name for name in ('ray', 'torch', 'vllm') if name in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "[]"
+
+
+def test_the_trace_of_a_bug_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("API_KEY", "sk-0123456789")
+    error = ValueError("the column \x1b[2J of sk-0123456789")
+    observe.show_bug(ValueError, error, None)
+    assert capsys.readouterr().err == "ValueError: the column \\x1b[2J of ***\n"

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sracl_dist.config.schema import Key, all_keys, all_sections, in_words
 from sracl_dist.config.sections import Config
 from sracl_dist.errors import ConfigError
+from sracl_dist.secrets import masked
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -65,13 +66,20 @@ def parse_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> Confi
     return config
 
 
-def flatten(config: Config, sections: Sequence[str] = (), *, with_neutral: bool = True) -> dict[str, Any]:
-    """Values by dotted key, limited to the given sections or keys (all by default).
+def flatten(
+    config: Config, sections: Sequence[str] = (), *, with_neutral: bool = True, with_secrets: bool = False
+) -> dict[str, Any]:
+    """Values by dotted key, to be shown, compared or kept.
 
-    With `with_neutral=False` the fields that cannot change a result are left out.
+    Args:
+        config: settings.
+        sections: sections or keys; all by default.
+        with_neutral: whether the fields that cannot change a result are among them.
+        with_secrets: whether the values are for use; secrets of the environment are masked otherwise.
     """
+    fit = (lambda value: value) if with_secrets else masked
     return {
-        key.name: attrgetter(key.name)(config)
+        key.name: fit(attrgetter(key.name)(config))
         for key in all_keys()
         if (with_neutral or not key.is_neutral)
         and (not sections or any(key.name == name or key.name.startswith(name + ".") for name in sections))
@@ -80,7 +88,7 @@ def flatten(config: Config, sections: Sequence[str] = (), *, with_neutral: bool 
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:
     """A copy in which some keys, by their dotted names, have other values; see `load_config`."""
-    return parse_config(nested(flatten(config) | values))
+    return parse_config(nested(flatten(config, with_secrets=True) | values))
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sracl_dist.data.public_sets import Layout, PublicSet, public_set
 from sracl_dist.data.readers import find_files
 from sracl_dist.errors import ConfigError, InputError, SetupError
 from sracl_dist.observe import say
+from sracl_dist.secrets import masked
 
 FILES = "files"
 
@@ -66,7 +67,7 @@ def file_facts(config: Config) -> dict[str, str]:
             paths = [*find_files(data.interactions, ""), *find_files(data.item_texts, "")]
         except InputError:
             return {}
-    return {str(path): f"{path.stat().st_size}/{path.stat().st_mtime_ns}" for path in paths if path.exists()}
+    return {masked(str(path)): f"{path.stat().st_size}/{path.stat().st_mtime_ns}" for path in paths if path.exists()}
 
 
 def _own_files(data: DataConfig) -> Source:

@@ -9,6 +9,8 @@ from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.observe import duration
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.profiles.rate import Rate
+from sracl_dist.secrets import masked
+from sracl_dist.visible import visible
 
 SAMPLE_PROMPTS = 10_000
 MAX_SHOWN_CHARS = 1500
@@ -125,12 +127,9 @@ def shown_prompt(prompt: Prompt, tokenizer: Any) -> str:
         text = "\n".join(f"[{message['role']}] {message['content']}" for message in prompt.messages)
     else:
         text = tokenizer.decode(prompt.token_ids)
+    text = masked(text)  # before it is cut: half a secret could not be recognized any more
     shown = text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]} ..."
-    escaped = "".join(
-        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
-        for character in shown
-    )
-    return "\n".join(f"    {line}" for line in escaped.split("\n"))
+    return "\n".join(f"    {visible(line)}" for line in shown.split("\n"))
 
 
 def _chained(key: bytes, ids: list[int]) -> bytes:

@@ -94,7 +94,8 @@ def estimate_profiles(config: Config, run: RunFolder) -> None:
     _say_estimate(plan, settings)
     for prompt in plan.samples:
         say(f"profile: the prompt of {prompt.kind} {prompt.key}, {prompt.num_tokens:,} tokens:")
-        say(shown_prompt(prompt, tokenizer))
+        for line in shown_prompt(prompt, tokenizer).split("\n"):
+            say(line)
     say("profile: nothing was asked; leave out --dry-run to start")
 
 

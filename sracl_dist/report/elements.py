@@ -9,6 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from sracl_dist.secrets import masked
+from sracl_dist.visible import INVISIBLE
+
 TITLE_CHARS = 110
 TEXT_CHARS = 1200
 MAX_TABLE_ROWS = 200
@@ -16,19 +19,17 @@ _YEAR_1980, _YEAR_2100 = 315_532_800, 4_102_444_800
 NOTHING = "\u2013"
 """Stands in a cell that has no value."""
 
-# Characters that reorder the text around them; joiners, which emoji and several scripts need, stay.
-_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-
 
 def clipped(text: object, limit: int = TEXT_CHARS) -> str:
-    """Text from logs or models on one line, without control and reordering characters, of at most `limit` characters.
+    """Text from logs or models on one line of at most `limit` characters, without secrets, control or reordering marks.
 
     The template escapes it; see `write_report`.
     """
-    start = str(text)[: 4 * limit]
+    whole = masked(str(text))
+    start = whole[: 4 * limit]
     visible = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") else char for char in start)
-    line = " ".join(_REORDERING.sub("", visible).split())
-    return line if len(line) <= limit and len(start) == len(str(text)) else line[: limit - 1].rstrip() + "\u2026"
+    line = " ".join(INVISIBLE.sub("", visible).split())
+    return line if len(line) <= limit and len(start) == len(whole) else line[: limit - 1].rstrip() + "\u2026"
 
 
 def count(value: float | None) -> str:

@@ -19,6 +19,7 @@ from sracl_dist.report.record import packages_section, settings_section, times_s
 from sracl_dist.report.results import PROTOCOLS, metrics_section, slices_section, training_section
 from sracl_dist.report.search import search_sections
 from sracl_dist.stages import StageResult
+from sracl_dist.visible import visible
 
 PAGE = "report.html"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -98,4 +99,5 @@ def _fill(title: str, numbers: list[Headline], sections: list[Section]) -> str:
     )
     style = Markup(files("sracl_dist.report").joinpath("report.css").read_text(encoding="utf-8"))  # noqa: S704
     template = environment.get_template("report.html")
-    return template.render(title=title, numbers=numbers, sections=sections, style=style, policy=POLICY) + "\n"
+    page = template.render(title=title, numbers=numbers, sections=sections, style=style, policy=POLICY)
+    return visible(page, lines=True) + "\n"

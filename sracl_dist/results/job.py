@@ -3,18 +3,18 @@
 import json
 import math
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sracl_dist.errors import ConfigError, StageError
-from sracl_dist.observe import say
+from sracl_dist.observe import put_out, say
 from sracl_dist.results.collect import Results, collect
 from sracl_dist.results.plan import plan_runs
 from sracl_dist.results.replicate import replicate
 from sracl_dist.results.table import markdown
+from sracl_dist.secrets import masked
 
 
 def make_results(
@@ -52,8 +52,7 @@ def make_results(
     failed = replicate(runs, jobs, parallel=parallel)
     results = collect(runs, failed, Path(against).stem if against is not None else None)
     page = markdown(results)
-    sys.stdout.write(page)
-    sys.stdout.flush()
+    put_out(page)
     _write(page_file, page)
     _write(page_file.with_suffix(".json"), json.dumps(_plain(asdict(results)), indent=2, ensure_ascii=False) + "\n")
     say(f"results: written to {page_file} and, with every number, to {page_file.with_suffix('.json')}")
@@ -85,12 +84,12 @@ def _write(file: Path, text: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Without infinities, which JSON lacks: null stands for them."""
+    """Without secrets and without infinities, which JSON lacks: null stands for them."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else masked(value)
 
 
 def _require_complete(results: Results, num_runs: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from sracl_dist.artifacts import TABLE_STAGES, RunFolder
 from sracl_dist.config import Config, flatten, load_config
 from sracl_dist.errors import ConfigError
+from sracl_dist.secrets import referenced
 from sracl_dist.stages import STAGES
 from sracl_dist.storage import location_below, shown_location
 
@@ -51,7 +52,8 @@ class SeedRun:
         """What its jobs are started with."""
         run = self.config.run
         places = {"run.dir": run.dir, "run.tables": run.tables}
-        own = [f"{key}={json.dumps(place, ensure_ascii=False)}" for key, place in places.items()]
+        # Other people of the machine can read what a process was started with.
+        own = [f"{key}={json.dumps(referenced(place), ensure_ascii=False)}" for key, place in places.items()]
         return ["--config", self.variant.file, *self.variant.overrides, *own, f"run.seed={run.seed}"]
 
 

@@ -6,6 +6,7 @@ from sracl_dist.evaluate.metrics import METRICS
 from sracl_dist.evaluate.paired import PROTOCOLS, PairedTest
 from sracl_dist.observe import duration
 from sracl_dist.results.collect import SLICE_METRICS, TESTED, Results, Spread, VariantResult
+from sracl_dist.visible import visible
 
 NONE = "-"
 GROUPINGS = {
@@ -56,7 +57,7 @@ def _training(variants: Sequence[VariantResult]) -> str:
 
 def _tests(results: Results) -> str:
     parts = [
-        f"## Paired test against {results.against}",
+        visible(f"## Paired test against {results.against}"),
         "Difference of the means over users, each user's metric averaged over the seeds first; t-test over the pairs. "
         "Interval and p cover other users with these very trainings, not trainings with other seeds.",
     ]
@@ -107,11 +108,11 @@ def _group_title(variants: Sequence[VariantResult], grouping: str, name: str) ->
 
 def _failures(variants: Sequence[VariantResult]) -> list[str]:
     lines = [
-        f"* {variant.name}, seed {seed}: {reason}"
+        visible(f"* {variant.name}, seed {seed}: {reason}")
         for variant in variants
         for seed, reason in sorted(variant.failures.items())
     ]
-    lines += [f"* {variant.name}, not tested: {variant.untested}" for variant in variants if variant.untested]
+    lines += [visible(f"* {variant.name}, not tested: {variant.untested}") for variant in variants if variant.untested]
     return ["## What is missing", "\n".join(lines)] if lines else []
 
 
@@ -124,7 +125,7 @@ def _per_variant(
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(visible(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _spread(value: Spread | None, shown: Callable[[float], str]) -> str:

@@ -22,6 +22,7 @@ from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, flatten
 from sracl_dist.errors import SetupError, first_line
 from sracl_dist.observe import say
+from sracl_dist.secrets import masked
 from sracl_dist.stages import STAGES
 
 TENSORBOARD = "tensorboard/"
@@ -114,10 +115,11 @@ class Mlflow:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "sracl_dist")
         experiment = self._client.get_experiment_by_name(name)
         place = experiment.experiment_id if experiment else self._client.create_experiment(name)
-        begun = self._client.create_run(place, run_name=run.shown.rstrip("/").rsplit("/", 1)[-1])
+        shown = masked(run.shown)
+        begun = self._client.create_run(place, run_name=shown.rstrip("/").rsplit("/", 1)[-1])
         for key, value in flatten(config, STAGES["train"].settings, with_neutral=False).items():
             self._client.log_param(begun.info.run_id, key, value)
-        self._client.set_tag(begun.info.run_id, "run.dir", run.shown)
+        self._client.set_tag(begun.info.run_id, "run.dir", shown)
         return str(begun.info.run_id)
 
     def log(self, line: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import yaml
 from sracl_dist.artifacts import StageFolder, shown_location
 from sracl_dist.config import Config, flatten, nested, with_values
 from sracl_dist.config.schema import all_keys
+from sracl_dist.secrets import referenced
 from sracl_dist.stages import STAGES
 from sracl_dist.storage import location_below
 from sracl_dist.tune.records import FOLDER, TABLE, TRIALS, Records, Trial
@@ -29,12 +30,14 @@ def shown_values(values: dict[str, Any]) -> str:
 def runnable(config: Config, trial: Trial, name: str = "") -> str:
     """A configuration file that trains like the trial, in a folder of its own and on the same tables.
 
+    It refers to the environment where the search took a secret from there.
+
     Args:
         config: of the search.
         trial: whose values are taken.
         name: of that folder within the search's; by default one below the trial's own.
     """
-    flat = flatten(with_values(config, trial.values))
+    flat = flatten(with_values(config, trial.values), with_secrets=True)
     kept = set(flatten(config, STAGES["train"].settings))
     defaults = {key.name: key.default for key in all_keys()}
     values = {
@@ -45,7 +48,7 @@ def runnable(config: Config, trial: Trial, name: str = "") -> str:
     own = name or f"{TRIALS}/{trial.id}/run"
     values["run.dir"] = _place(location_below(config.run.dir, f"{FOLDER}/{own}"))
     values["run.tables"] = _place(config.run.tables or config.run.dir)
-    return yaml.safe_dump(nested(values), sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(nested(referenced(values)), sort_keys=False, allow_unicode=True, width=110)
 
 
 def _place(location: str) -> str:

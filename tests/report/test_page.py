@@ -313,3 +313,23 @@ def test_templates_travel_with_the_package() -> None:
 
     folder = Path(sracl_dist.report.__file__).parent
     assert {"report.html", "report.css"} <= {path.name for path in folder.iterdir()}
+
+
+def test_neither_marks_nor_secrets_reach_the_page(
+    config: Config, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", "sk-0123&456789")
+    hostile = "a\x1b[2J\x9b\u202e\u2028\u200b sk-0123&456789"
+    manifest = run.stage("embed").manifest()
+    assert manifest is not None
+    manifest.rows[hostile] = 1
+    manifest.finished_at = hostile
+    manifest.packages[hostile] = hostile
+    manifest.details[hostile] = hostile
+    run.stage("embed").commit(manifest)
+    config.report.title = config.profile.model = hostile
+    page = render(config, run)
+    assert not set("\x1b\x9b\u202e\u2028\u200b") & set(page)
+    assert "0123" not in page
+    assert r"a\x1b[2J\x9b" in page
+    Page(page)

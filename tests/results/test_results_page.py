@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from sracl_dist.evaluate.metrics import METRICS
 from sracl_dist.evaluate.paired import PairedTest
 from sracl_dist.results.collect import Results, SeedOutcome, Spread, VariantResult
@@ -123,3 +125,13 @@ def test_nothing_finished_at_all() -> None:
     page = markdown(Results(seeds=[0], against=None, variants=[lost]))
     assert "Slices" not in page
     assert page.endswith("## What is missing\n\n* lost, seed 0: no room\n")
+
+
+def test_nothing_on_the_page_steers_a_terminal_or_is_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "sk-0123456789")
+    hostile = "a\x1b[2J\u202e\n\u2028b sk-0123456789"
+    lost = VariantResult(name=hostile, file="lost.yaml", failures={0: hostile}, untested=hostile)
+    page = markdown(Results(seeds=[0], against=hostile, variants=[lost]))
+    assert not set("\x1b\u202e\u2028") & set(page)
+    assert "sk-0123456789" not in page
+    assert r"| a\x1b[2J\u202e\n\u2028b *** | 0 |" in page
