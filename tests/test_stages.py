@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -208,3 +209,18 @@ def test_stages_up_to_one_are_all_that_it_needs(monkeypatch: pytest.MonkeyPatch)
     assert stages_up_to("evaluate") == ("prepare", "profile", "embed", "neighbours", "train", "evaluate")
     assert stages_up_to("prepare") == ("prepare",)
     assert stages_up_to("report") == tuple(STAGES)
+
+
+def test_a_secret_is_kept_nowhere_and_a_new_one_changes_nothing(
+    tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "STAGES", {"first": (stage := replace(FIRST, settings=("profile",)))})
+    override = "profile.endpoint.request_fields=['user=\"${oc.env:USER_TOKEN}\"']"
+    monkeypatch.setenv("USER_TOKEN", "hf_0123456789")
+    finish(stage, run, settings(override))
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"0123456789" in file.read_bytes()]
+    monkeypatch.setenv("USER_TOKEN", "hf_9876543210")
+    assert stage_status(stage, settings(override), run).done
+    other = "profile.endpoint.request_fields=['user=\"me\"']"
+    (reason,) = stage_status(stage, settings(other), run).reasons
+    assert "***" in reason

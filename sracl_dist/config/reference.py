@@ -25,6 +25,11 @@ A run is described by one YAML file; every job takes it with `--config`, and any
 A key that is left out has its default. An unknown key, a wrong type or an impossible value ends the job with one
 sentence. `${section.key}` refers to another key and `${oc.env:NAME}` to an environment variable.
 
+Where a variable is named like a secret (a word of its name ends in KEY, TOKEN, SECRET, PASSWORD, PASSWD, PASSPHRASE,
+CREDENTIAL or CREDENTIALS, or it ends in _PASS or _PWD) and its value has 6 characters or more, that value is `***` in
+messages, manifests, checkpoints, reports and trackers, and `${oc.env:NAME}` in the configurations that a search
+writes. A secret that changes makes no stage run again.
+
 A finished stage runs again when a key changes that can change its result; the last column says which stages those are,
 and the stages that read them follow. A key with "none" there only changes how fast or where the work is done.
 

@@ -25,15 +25,18 @@ from sracl_dist.profiles.chat import request_fields
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.profiles.replies import (
     FINAL_STATUSES,
+    KEY_STATUSES,
     AttemptError,
     Reply,
     attempt_error,
     cleaned,
     cleaned_error,
+    error_code,
     is_out_of_credit,
     read_reply,
     server_reason,
 )
+from sracl_dist.secrets import declare
 
 NOTICES = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 """Loggers that would write a line per request."""
@@ -65,7 +68,8 @@ def ask_endpoint(prompts: Sequence[Prompt], config: ProfileConfig) -> Generator[
 
 
 def _read_key(config: EndpointConfig) -> str:
-    """The key from the environment, empty where there is none."""
+    """The key from the environment, empty where there is none; from now on it is shown nowhere."""
+    declare(config.key_variable)
     key = os.environ.get(config.key_variable, "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise SetupError(
@@ -231,6 +235,9 @@ class _Asker:
         """End the stage for what no other prompt would be spared, without the server's own words in the traceback."""
         url, variable = self._settings.url, self._settings.key_variable
         said = f"{status}: {self._quoted(server_reason(body))}"
+        if status in KEY_STATUSES:
+            code = error_code(body, self._key)
+            said = f"{status}: {code}" if code else f"{status}"
         if is_out_of_credit(status, body):
             raise StageError(
                 f"The account at the endpoint {url} has no credit ({said}); top it up and run the stage again."
@@ -239,6 +246,11 @@ class _Asker:
             raise SetupError(
                 f"The endpoint {url} does not know the model {self._config.model} or the address ({said}); mend "
                 f"profile.model, or profile.endpoint.url, which goes up to /chat/completions."
+            ) from None
+        if status == 407:
+            raise SetupError(
+                f"The proxy before the endpoint {url} refuses the request ({said}); put its user and password into "
+                f"HTTP_PROXY or HTTPS_PROXY, or the endpoint's host into NO_PROXY."
             ) from None
         if status in FINAL_STATUSES:
             what = "the key" if self._key else "requests without a key"

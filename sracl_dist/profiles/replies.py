@@ -2,21 +2,23 @@
 
 import email.utils
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sracl_dist.errors import first_line
+from sracl_dist.secrets import HIDDEN, without
 
 MAX_ERROR_CHARS = 300
 MAX_INT32 = 2**31 - 1
-MIN_KEY_CHARS = 6
-"""A shorter key, such as the `none` of a local server, is a word that answers may hold."""
 RETRIED_STATUSES = (408, 409, 425, 429)
 """Besides all from 500: what another attempt may mend."""
-FINAL_STATUSES = (401, 402, 403, 404)
-"""What is wrong with every prompt: key, credit, rights, model or address."""
+FINAL_STATUSES = (401, 402, 403, 404, 407)
+"""What is wrong with every prompt: key, credit, rights, model or address, or the rights at a proxy."""
+KEY_STATUSES = (401, 403, 407)
+"""Bodies of these may tell of the key in ways that nobody can foresee, so only their code is ever shown."""
 
 
 class AttemptError(Exception):
@@ -142,11 +144,30 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def cleaned(text: str, key: str) -> str:
-    """Fit for a table: without the key, should the server repeat it, and without halves of surrogate pairs."""
-    shown = text.replace(key, "***") if len(key) >= MIN_KEY_CHARS else text
-    return shown.encode("utf-8", "replace").decode()
+    """Fit for a table: without the key, should the server repeat or disguise it, and without half surrogate pairs.
+
+    A key that is too short for a secret, such as the `none` of a local server, is a word that answers may hold.
+    """
+    return without(text, key).encode("utf-8", "replace").decode()
 
 
 def cleaned_error(text: str, key: str) -> str:
     """The same for an error, which is cut only behind that; here even a short key is taken out."""
-    return cleaned(text.replace(key, "***") if key else text, key)[:MAX_ERROR_CHARS]
+    return cleaned(text.replace(key, HIDDEN) if key else text, key)[:MAX_ERROR_CHARS]
+
+
+def error_code(body: str, key: str) -> str | None:
+    """The server's code for an error, such as invalid_api_key, where it is one short word without the key."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    fields = content if isinstance(content, dict) else {}
+    inner = fields.get("error")
+    places = [inner if isinstance(inner, dict) else {}, fields]
+    codes = (place.get(name) for place in places for name in ("code", "type"))
+    return next((code for code in codes if _is_code(code) and cleaned_error(code, key) == code), None)
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[a-z0-9_-]{1,40}", value) is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sracl_dist.config import Config, flatten, load_config, parse_config
+from sracl_dist.config import Config, flatten, load_config, parse_config, with_values
 from sracl_dist.config.schema import all_keys
 from sracl_dist.errors import ConfigError
 
@@ -180,3 +180,33 @@ def test_flatten_can_be_loaded_again() -> None:
     config = parse_config(MINIMAL, ["train.epochs=3", "data.min_rating=null"])
     again = parse_config({}, [f"{key}={json.dumps(value)}" for key, value in flatten(config).items()])
     assert again == config
+
+
+SECRET = "hf_0123456789"
+
+
+def test_a_secret_is_for_use_and_not_for_showing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    config = parse_config(MINIMAL, ["profile.endpoint.request_fields=['user=\"${oc.env:HF_TOKEN}\"']"])
+    key = "profile.endpoint.request_fields"
+    assert config.profile.endpoint.request_fields == [f'user="{SECRET}"']
+    assert flatten(config, [key]) == {key: ['user="***"']}
+    assert flatten(config, [key], with_secrets=True) == {key: [f'user="{SECRET}"']}
+    assert with_values(config, {"train.epochs": 3}).profile == config.profile
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "profile.endpoint.request_fields=['${oc.env:HF_TOKEN}']",
+        "profile.endpoint.url=${oc.env:HF_TOKEN}",
+        "train.epochs=${oc.env:HF_TOKEN}",
+        f"train.epochs={SECRET}",
+        f"{SECRET}=1",
+        f"train={SECRET}",
+        f"train.metric=[{SECRET}",
+    ],
+)
+def test_no_refusal_shows_a_secret(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    assert SECRET not in refusal(override)

@@ -1,11 +1,13 @@
 """Asking an endpoint: a real server that is slow, broken or strict, the real client, and every prompt answered once."""
 
+import base64
 import contextlib
 import json
 import logging
 import socket
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -235,8 +237,15 @@ def test_requests_per_minute(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("response", "kind", "message"),
     [
-        (refusal(401, "bad key"), SetupError, r"refuses the key \(401: bad key\); set the environment variable MY_KEY"),
-        (refusal(403, "not yours"), SetupError, r"refuses the key \(403: not yours\)"),
+        (refusal(401, "bad key"), SetupError, r"refuses the key \(401\); set the environment variable MY_KEY"),
+        (refusal(403, "not yours"), SetupError, r"refuses the key \(403\); set"),
+        (
+            Response(401, '{"error": {"message": "bad key", "code": "invalid_api_key"}}'),
+            SetupError,
+            r"refuses the key \(401: invalid_api_key\)",
+        ),
+        (Response(403, '{"type": "not for you"}'), SetupError, r"refuses the key \(403\)"),
+        (refusal(407, "who?"), SetupError, r"The proxy before the endpoint \S+ refuses the request \(407\); put"),
         (
             refusal(404, "no model"),
             SetupError,
@@ -449,6 +458,50 @@ def test_the_key_is_sent_and_seen_nowhere(
             profile(small_config(tmp_path, *overrides_of(config), "profile.temperature=0.5"), run)
         assert KEY not in str(caught.getrepr(style="long"))
         assert KEY not in written(tmp_path)
+
+
+DISGUISES = {
+    "as it is": KEY,
+    "upper case": KEY.upper(),
+    "reversed": KEY[::-1],
+    "base64": base64.b64encode(KEY.encode()).decode(),
+    "base64 of the header": base64.b64encode(f"Bearer {KEY}".encode()).decode(),
+    "base64 for URLs, without padding": base64.urlsafe_b64encode(KEY.encode()).decode().rstrip("="),
+    "URL": urllib.parse.quote(KEY, safe=""),
+    "hexadecimal": KEY.encode().hex(),
+}
+
+
+def test_a_key_in_disguise_is_seen_nowhere(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRACL_API_KEY", KEY)
+    everything = " ".join(DISGUISES.values())
+
+    def behaviour(message: str, attempt: int) -> Response:
+        if "Title: Space Opera" in message:
+            return refusal(400, f"odd key {everything}")
+        return refusal(500, everything) if "Title: Cooking" in message else good(f"You sent {everything}", everything)
+
+    server = serve(behaviour)
+    config, run = prepared(tmp_path, server, "profile.max_failed_share=1.0")
+    profile(config, run)
+    said = []
+    for status in (400, 401, 402, 403, 404, 407, 429, 500):
+        for shown in (everything, *DISGUISES.values()):
+            body = json.dumps({"error": {"message": f"bad {shown}", "code": shown, "type": shown.lower()}})
+            server.behaviour = lambda *_, body=body, status=status: Response(status, body)  # type: ignore[misc]
+            try:
+                said.append(str(ask(3, settings(server, max_failures_in_a_row=1, max_retries=0))))
+            except (SetupError, StageError) as error:
+                said.append(str(error))
+    seen = "\n".join([written(tmp_path), *capfd.readouterr(), *said])
+    assert "You sent *** ***" in seen
+    for name, shown in DISGUISES.items():
+        length = 12  # no such piece of it either
+        pieces = [shown[start : start + length] for start in range(len(shown) - length + 1)]
+        pieces = [piece for piece in pieces if "Bearer" not in name or piece not in shown[: length + 9]]
+        assert not [piece for piece in pieces if piece in seen], name
 
 
 def overrides_of(config: Any) -> list[str]:

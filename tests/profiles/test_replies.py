@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sracl_dist.profiles.replies import cleaned, cleaned_error, retry_after_s, server_reason
+from sracl_dist.profiles.replies import cleaned, cleaned_error, error_code, retry_after_s, server_reason
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,23 @@ def test_a_short_key_stays_in_answers_and_not_in_errors() -> None:
     assert cleaned("none of them", "none") == "none of them"
     assert cleaned_error("none is wrong", "none") == "*** is wrong"
     assert cleaned_error("fine", "") == "fine"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ('{"error": {"code": "invalid_api_key", "type": "x"}}', "invalid_api_key"),
+        ('{"error": {"code": 7, "type": "authentication_error"}}', "authentication_error"),
+        ('{"error": "no", "code": "denied"}', "denied"),
+        ('{"error": {"code": "sk-0123456789"}}', None),
+        ('{"error": {"code": "key_9876543210-ks"}}', None),
+        ('{"error": {"code": "c2stmdeymzq1njc4oq", "type": "c2stMDEyMzQ1Njc4OQ"}}', None),
+        ('{"error": {"code": "your key is bad"}}', None),
+        ('{"error": {"code": "%s"}}' % ("a" * 41), None),
+        ('{"error": ["code"]}', None),
+        ("[" * 100_000, None),
+        ("denied", None),
+    ],
+)
+def test_the_code_of_an_error(body: str, code: str | None) -> None:
+    assert error_code(body, "sk-0123456789") == code

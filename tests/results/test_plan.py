@@ -50,6 +50,15 @@ def test_jobs_read_the_same_settings_from_the_arguments(
     assert flatten(pickle.loads(pickle.dumps(run)).config) == flatten(run.config)
 
 
+def test_the_arguments_of_a_job_refer_to_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDER_KEY", "hf_0123456789")
+    file = write_config(tmp_path / "one.yaml", epochs=1)
+    (run,) = plan_runs([file], [2], ["run.dir='runs/${oc.env:FOLDER_KEY}'"])
+    _, name, *overrides = run.arguments
+    assert "hf_0123456789" not in " ".join(overrides)
+    assert load_config(name, overrides).run == run.config.run
+
+
 def test_configurations_that_share_tables_must_agree_on_them(tmp_path: Path) -> None:
     files = [
         write_config(tmp_path / "one.yaml", epochs=1, tables=tmp_path / "tables"),

@@ -121,6 +121,21 @@ def test_no_secret_of_the_location_is_told(
     assert only_run(client).info.run_name == "mine"
 
 
+def test_no_secret_of_the_environment_is_told(
+    tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDER_KEY", "hf_0123456789")
+    monkeypatch.setenv("SEED_KEY", "123456789")
+    config = make_config(
+        tmp_path / "run", "train.trackers=[mlflow]", f"run.dir={tmp_path}/hf_0123456789", "run.seed=123456789"
+    )
+    Trackers(config, RunFolder(config.run.dir))
+    told = only_run(client)
+    assert told.data.params["run.seed"] == "***"
+    assert told.data.tags["run.dir"] == f"{tmp_path}/***"
+    assert "0123456789" not in str(told)
+
+
 def test_what_a_tracker_missed_comes_later(
     tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,21 @@ def test_a_secret_in_a_location_is_not_written_down(search: tuple[Config, RunFol
     assert "tables: ???" in text.replace("'", "").replace('"', "")
 
 
+def test_a_secret_of_the_environment_is_referred_to(
+    search: tuple[Config, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    plain, run = search
+    config = with_values(plain, {"profile.endpoint.request_fields": ['user="hf_0123456789"'], "run.seed": 3})
+    open_search(config, run.stage("tune"), {})
+    write_best(config, run.stage("tune"), make_trials()[3])
+    best = tmp_path / "run/tune/best.yaml"
+    assert not [file for file in (tmp_path / "run/tune").rglob("*") if b"0123456789" in file.read_bytes()]
+    assert load_config(best).profile.endpoint.request_fields == ['user="hf_0123456789"']
+    monkeypatch.setenv("HF_TOKEN", "another")
+    assert load_config(best).profile.endpoint.request_fields == ['user="another"']
+
+
 def test_best_yaml_says_what_it_is(search: tuple[Config, RunFolder]) -> None:
     config, run = search
     folder = run.stage("tune")
