@@ -55,6 +55,12 @@ def was_interrupted(error: BaseException) -> bool:
     return False
 
 
+def brief(value: object, max_chars: int = 200) -> str:
+    """A value as Python writes it, for use within a sentence; the end of a long one is left out."""
+    text: str = masked(repr(value))
+    return text if len(text) <= max_chars else f"{text[:max_chars]}... ({len(text):,} characters)"
+
+
 def first_line(error: BaseException, max_chars: int = 300) -> str:
     """The first line of an error's message, or its kind where it has none, for use within a sentence."""
     return _line(error, 0, max_chars)

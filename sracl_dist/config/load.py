@@ -1,20 +1,20 @@
 """From a YAML file and KEY=VALUE overrides to a validated `Config`, and back to flat keys."""
 
 import difflib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_origin
 
-import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sracl_dist.config.references import leaves, refuse_growth
 from sracl_dist.config.schema import Key, all_keys, all_sections, in_words
 from sracl_dist.config.sections import Config
-from sracl_dist.errors import ConfigError
+from sracl_dist.config.text import MAX_BYTES, TextError, read_mapping, read_override
+from sracl_dist.errors import ConfigError, brief, first_line
 from sracl_dist.secrets import masked
 
 
@@ -25,26 +25,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the file cannot be read, a key is unknown, or a value is wrong.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)  # no more, since it may be any file
     except OSError as error:
         raise ConfigError(
             f"The configuration {path} cannot be read ({error.strerror}); name a readable file."
         ) from None
+    except ValueError:
+        raise ConfigError(f"The configuration {str(path)!r} cannot be read; name a readable file.") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"The configuration {path} is larger than {MAX_BYTES:,} bytes; name a YAML file of settings.")
+    try:
+        values = read_mapping(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise ConfigError(f"The configuration {path} is not UTF-8 text; save it as UTF-8.") from None
-    try:
-        # OmegaConf's reader, unlike yaml's own, refuses a key that is written twice.
-        values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    except yaml.YAMLError as error:
-        where, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        line = f" in line {where.line + 1}" if where else ""
-        reason = f" ({problem})" if problem else ""
-        raise ConfigError(f"The configuration {path} is not valid YAML{line}{reason}; mend its syntax.") from None
-    except (OSError, OmegaConfBaseException):
-        values = None
-    if not isinstance(values, dict):
-        raise ConfigError(f"The configuration {path} is not a mapping of sections; see docs/configuration.md.")
-    return parse_config(cast(dict[str, Any], values), overrides)
+    except TextError as error:
+        raise ConfigError(f"The configuration {path} {error}.") from None
+    return parse_config(values, overrides)
 
 
 def parse_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
@@ -54,11 +51,16 @@ def parse_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> Confi
     layers = [values, *(_parse_override(override, known) for override in overrides)]
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), *layers)
+        refuse_growth(cast(dict[str, Any], OmegaConf.to_container(merged)))
         if missing := OmegaConf.missing_keys(merged):
             raise ConfigError(f"{min(missing)} has no value; set it in the file, or as an override KEY=VALUE.")
         config = cast(Config, OmegaConf.to_object(merged))
+    except TextError as error:
+        raise ConfigError(f"{error}.") from None
     except (OmegaConfBaseException, TypeError) as error:
-        raise ConfigError(_explain(layers, known) or f"The configuration cannot be used ({error}).") from None
+        reason = _explain(layers, known) or f"The configuration cannot be used ({first_line(error)}); mend it."
+        raise ConfigError(reason) from None
+    _refuse_unfit(config, known)
     try:
         _check(config)
     except ValueError as error:
@@ -103,6 +105,16 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
     return sections
 
 
+def _refuse_unfit(config: Config, known: Sequence[Key]) -> None:
+    """What OmegaConf lets pass: containers within a list of texts, and a character that ends every name."""
+    for key in known:
+        name, value = key.name, attrgetter(key.name)(config)
+        if get_origin(key.hint) is list and not all(isinstance(inner, get_args(key.hint)) for inner in value):
+            raise ConfigError(f"{name} is {brief(value)}; use {in_words(key.hint)}.")
+        if any("\0" in text for _, text in leaves(value, name)):
+            raise ConfigError(f"{name} is {brief(value)}; take out the character \\x00, which no file name can hold.")
+
+
 def _check(section: Any) -> None:
     for member in fields(section):
         if is_dataclass(getattr(section, member.name)):
@@ -114,12 +126,12 @@ def _check(section: Any) -> None:
 def _parse_override(override: str, known: Sequence[Key]) -> dict[str, Any]:
     name, equals, _ = override.partition("=")
     if not name or not equals:
-        raise ConfigError(f"The override {override!r} is not KEY=VALUE; write for example train.epochs=3.")
+        raise ConfigError(f"The override {brief(override)} is not KEY=VALUE; write for example train.epochs=3.")
     refuse_unknown({name: None}, known)
     try:
-        values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([override])))
-    except (yaml.YAMLError, OmegaConfBaseException):
-        raise ConfigError(f"The override {override!r} is not valid YAML behind the '='; quote its value.") from None
+        values = read_override(override)
+    except TextError as error:
+        raise ConfigError(f"The value of the override {brief(override)} {error}, or quote it.") from None
     refuse_unknown(_leaves(values, known), known)
     return values
 
@@ -147,23 +159,27 @@ def refuse_unknown(leaves: Iterable[str], known: Sequence[Key]) -> None:
 
 def _explain(layers: Sequence[dict[str, Any]], known: Sequence[Key]) -> str | None:
     """Find the first value that its key cannot hold, and say what the key takes."""
+    config = OmegaConf.structured(Config)
     for layer in layers:
-        for name, value in _leaves(layer, known).items():
+        # References last: what they refer to must be there.
+        for name, value in sorted(_leaves(layer, known).items(), key=lambda leaf: "${" in str(leaf[1])):
             inside = [key.name for key in known if key.name.startswith(name + ".")]
             if inside and value != {}:
-                return f"{name} is {value!r}; it is a section, so set its keys, for example {inside[0]}."
+                return f"{name} is {brief(value)}; it is a section, so set its keys, for example {inside[0]}."
             for key in known:
-                if key.name == name and not _fits(name, value):
+                if key.name == name and not _fits(config, name, value):
                     mend = "refer to another key" if "${" in str(value) else f"use {in_words(key.hint)}"
-                    return f"{name} is {value!r}; {mend}."
+                    return f"{name} is {brief(value)}; {mend}."
     return None
 
 
-def _fits(name: str, value: Any) -> bool:
-    config = OmegaConf.structured(Config)
+def _fits(config: DictConfig, name: str, value: Any) -> bool:
+    """Whether the key takes the value, which is set if so."""
     try:
         OmegaConf.update(config, name, value)
-        OmegaConf.to_container(OmegaConf.select(config, name.split(".")[0]), resolve=True)
+        held = OmegaConf.select(config, name)
+        if OmegaConf.is_config(held):
+            OmegaConf.to_container(held, resolve=True)
     except (OmegaConfBaseException, TypeError):
         return False
     return True

@@ -25,6 +25,9 @@ A run is described by one YAML file; every job takes it with `--config`, and any
 A key that is left out has its default. An unknown key, a wrong type or an impossible value ends the job with one
 sentence. `${section.key}` refers to another key and `${oc.env:NAME}` to an environment variable.
 
+The file has at most 1 MB and 10,000 values, nested at most 50 deep, without tags such as `!!int`; where a log has more
+files than that, use globs. A reference names its key, and does not make the name out of another reference.
+
 Where a variable is named like a secret (a word of its name ends in KEY, TOKEN, SECRET, PASSWORD, PASSWD, PASSPHRASE,
 CREDENTIAL or CREDENTIALS, or it ends in _PASS or _PWD) and its value has 6 characters or more, that value is `***` in
 messages, manifests, checkpoints, reports and trackers, and `${oc.env:NAME}` in the configurations that a search

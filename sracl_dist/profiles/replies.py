@@ -165,9 +165,6 @@ def error_code(body: str, key: str) -> str | None:
     fields = content if isinstance(content, dict) else {}
     inner = fields.get("error")
     places = [inner if isinstance(inner, dict) else {}, fields]
-    codes = (place.get(name) for place in places for name in ("code", "type"))
-    return next((code for code in codes if _is_code(code) and cleaned_error(code, key) == code), None)
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[a-z0-9_-]{1,40}", value) is not None
+    words = [str(place.get(name)) for place in places for name in ("code", "type") if place.get(name)]
+    codes = [word for word in words if re.fullmatch(r"[a-z0-9_-]{1,40}", word) and cleaned_error(word, key) == word]
+    return codes[0] if codes else None

@@ -109,9 +109,7 @@ def test_an_override_without_key_or_value_is_refused(override: str) -> None:
 
 
 def test_an_override_with_broken_yaml_is_refused() -> None:
-    assert (
-        refusal("train.metric=[") == "The override 'train.metric=[' is not valid YAML behind the '='; quote its value."
-    )
+    assert "'train.metric=['" in refusal("train.metric=[")
 
 
 def test_run_dir_must_be_given() -> None:

@@ -57,7 +57,8 @@ def test_a_short_key_stays_in_answers_and_not_in_errors() -> None:
     ("body", "code"),
     [
         ('{"error": {"code": "invalid_api_key", "type": "x"}}', "invalid_api_key"),
-        ('{"error": {"code": 7, "type": "authentication_error"}}', "authentication_error"),
+        ('{"error": {"code": null, "type": "authentication_error"}}', "authentication_error"),
+        ('{"error": {"code": {}, "type": 7}}', "7"),
         ('{"error": "no", "code": "denied"}', "denied"),
         ('{"error": {"code": "sk-0123456789"}}', None),
         ('{"error": {"code": "key_9876543210-ks"}}', None),

@@ -87,7 +87,7 @@ class EndpointConfig:
             try:
                 json.dumps(json.loads(text), allow_nan=False)
                 readable = bool(equals and name.strip())
-            except ValueError:
+            except (ValueError, RecursionError):
                 readable = False
             mend = 'write NAME=JSON, for example top_p=0.9 or user="me"'
             require(readable, _key("request_fields"), entry, mend)

@@ -3,6 +3,8 @@
 from dataclasses import MISSING, field
 from typing import Any
 
+from sracl_dist.errors import brief
+
 NEUTRAL = "neutral"
 
 
@@ -14,4 +16,4 @@ def neutral(default: Any = MISSING) -> Any:
 def require(condition: bool, key: str, value: object, mend: str) -> None:
     """Raise ValueError that names the key, the value and what to do unless `condition` holds."""
     if not condition:
-        raise ValueError(f"{key} is {value!r}; {mend}")
+        raise ValueError(f"{key} is {brief(value)}; {mend}")
