@@ -21,6 +21,8 @@ S3_REQUEST_TIMEOUT_S = 30.0
 S3_OPTIONS = ("endpoint_override", "region", "scheme")
 """What the query of an s3:// URI may set."""
 HIDDEN = "***"
+SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss")
+"""What a URI may begin with. Pyarrow opens more, some of which forget what was written, such as mock."""
 _OBJECT_STORES = {"s3": "s3://", "gcs": "gs://", "abfs": "abfs://"}
 _TROUBLES = (
     ("No space left", "the disk is full: make room, or set {key} to another place; what is finished is kept"),
@@ -46,8 +48,9 @@ def open_location(location: str, key: str) -> tuple[fs.FileSystem, str]:
         key: the setting that holds it, for messages.
 
     Raises:
-        StorageError: no file system opens it.
+        StorageError: it is a URI of an unknown scheme, or no file system opens it.
     """
+    _require_known_scheme(location, key)
     try:
         if location.startswith("s3://"):
             filesystem = S3(location)
@@ -60,6 +63,17 @@ def open_location(location: str, key: str) -> tuple[fs.FileSystem, str]:
         shown = shown_location(location)
         reason = first_line(error).replace(location, shown)
         raise StorageError(f"The run folder {shown} cannot be opened ({reason}); change {key}.") from None
+
+
+def _require_known_scheme(location: str, key: str) -> None:
+    """Refuse what looks like a URI and is none of ours; a slash before the first colon makes it a folder."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location)
+    known = [f"{name}://" for name in SCHEMES]
+    if scheme and not location.startswith(tuple(known)):
+        raise StorageError(
+            f"{key} begins with {scheme[0]} and can only begin with {', '.join(known)} or be a folder; use one of "
+            f"them, and put ./ before a folder whose name has a colon."
+        )
 
 
 class S3(fs.S3FileSystem):

@@ -299,7 +299,7 @@ def test_a_relative_folder_is_meant_from_here_and_tilde_is_home(
 
 def test_a_location_that_nothing_opens_is_one_sentence() -> None:
     with pytest.raises(StorageError, match=r"^The run folder .+ cannot be opened \(.+\); change run\.dir\.$"):
-        RunFolder("nosuch://bucket/run")
+        RunFolder("file://host/run")
 
 
 def test_shared_tables_lie_elsewhere_and_the_other_stages_in_the_run(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_messages_name_the_folder_and_the_setting_that_places_it(tmp_path: Path)
     assert RunFolder(str(tmp_path)).shown_for("embed") == str(tmp_path)
     assert shown_location("gs://KEY:SE@CRET@bucket/tables") == "gs://***@bucket/tables"
     with pytest.raises(StorageError, match=r"^The run folder .+ cannot be opened \(.+\); change run\.tables\.$"):
-        RunFolder(str(tmp_path), "nosuch://bucket/run")
+        RunFolder(str(tmp_path), "file://host/run")
     (tmp_path / "file").write_text("x")
     run = RunFolder(str(tmp_path / "run"), str(tmp_path / "file"))
     with pytest.raises(StorageError, match=r"file/prepare/a\.json cannot be written; .+check run\.tables\.$"):

@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from sracl_dist.artifacts import MANIFEST, STARTED, Manifest, RunFolder, StageFolder
 from sracl_dist.errors import StorageError
-from sracl_dist.storage import location_below, open_location, shown_location
+from sracl_dist.storage import SCHEMES, location_below, open_location, shown_location
 
 TABLE = pa.table({"key": [1, 2, 3]})
 
@@ -181,6 +181,48 @@ def test_credentials_stay_in_the_environment(server: int) -> None:
 def test_a_uri_that_cannot_be_used_is_one_sentence(uri: str, reason: str) -> None:
     with pytest.raises(StorageError, match=rf"cannot be opened \(.*{reason}\); change run\.tables\.$"):
         open_location(uri, "run.tables")
+
+
+@pytest.mark.parametrize("key", ["run.dir", "run.tables"])
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("mock://bucket/run", "mock:"),
+        ("mock:run", "mock:"),
+        ("MOCK://run", "MOCK:"),
+        ("fsspec+memory://run", "fsspec+memory:"),
+        ("hdfs://host/run", "hdfs:"),
+        ("hf://datasets/a/run", "hf:"),
+        ("S3://bucket/run", "S3:"),
+        ("s3:bucket/run", "s3:"),
+        ("s3:KEY:SECRET@bucket", "s3:"),
+        ("file:/tmp/run", "file:"),
+        ("https://server/run", "https:"),
+    ],
+)
+def test_a_scheme_that_cannot_hold_a_run_is_refused(uri: str, scheme: str, key: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        RunFolder(**{"location": uri} if key == "run.dir" else {"location": "run", "tables": uri})
+    message = str(caught.value)
+    assert message.startswith(f"{key} begins with {scheme} and ")
+    assert all(f"{name}://" in message for name in SCHEMES)
+    assert "SECRET" not in message
+
+
+def test_known_schemes_and_folders_with_colons_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("./mock:run", str(tmp_path / "mock:run"), f"file://{tmp_path}/run", "mock"):
+        filesystem, root = open_location(folder, "run.dir")
+        assert filesystem.type_name == "local"
+        assert Path(root).is_relative_to(tmp_path)
+    account = "account.dfs.core.windows.net"
+    for uri, root in (
+        ("gs://bucket/run", "bucket/run"),
+        ("gcs://bucket/run", "bucket/run"),
+        (f"abfs://container@{account}/run", "container/run"),
+        (f"abfss://container@{account}/run", "container/run"),
+    ):
+        assert open_location(uri, "run.dir")[1] == root
 
 
 def test_the_endpoint_may_come_from_the_environment_and_is_sent_along(
