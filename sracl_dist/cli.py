@@ -14,10 +14,11 @@ from sracl_dist.errors import SraclError, was_interrupted
 from sracl_dist.observe import duration, quiet_libraries, say, show_bug
 from sracl_dist.stages import STAGES, Stage, require_inputs, run_stage, stage_status
 from sracl_dist.storage import shown_location
+from sracl_dist.temporary import own_folder
 from sracl_dist.visible import visible
 
 STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-"""What a full or protected disk raises outside the run folder, for example below Ray's temporary folder."""
+"""What a full or protected disk raises outside the run folder, for example in the folder for temporary files."""
 
 
 Work = Callable[[Config, RunFolder], object]
@@ -72,7 +73,8 @@ def exit_status(work: Callable[[], object]) -> int:
     quiet_libraries()
     sys.excepthook = show_bug
     try:
-        work()
+        with own_folder():
+            work()
     except BaseException as error:
         if was_interrupted(error):
             say("interrupted; run the same command again to go on")

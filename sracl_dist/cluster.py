@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -15,6 +14,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from sracl_dist.config.sections import ClusterConfig
 from sracl_dist.errors import SetupError, SraclError, StageError, first_line
+from sracl_dist.private_cluster import private_cluster
 from sracl_dist.room import require_room, waiting_for_nodes
 
 SHARDS_IN_FLIGHT_PER_WORKER = 2
@@ -89,34 +89,17 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
             yield _describe(config, is_local=False)
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-    private: dict[str, Any] = {}
-    if address == "local":
-        num_cpus = config.num_cpus or usable_cpus()
-        private = {
-            "num_cpus": num_cpus,
-            "object_store_memory": config.object_store_bytes,
-            "include_dashboard": False,
-        }
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
-    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
-        reason = first_line(error)
-        raise SetupError(f"The Ray cluster {address} cannot be used ({reason}); check cluster.address.") from None
-    try:
+    is_local = address == "local"
+    with contextlib.ExitStack() as around:
+        private = around.enter_context(private_cluster(config)) if is_local else {}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
+        except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
+            reason = first_line(error)
+            raise SetupError(f"The Ray cluster {address} cannot be used ({reason}); check cluster.address.") from None
+        around.callback(ray.shutdown)
         with waiting_for_nodes(config.wait_s):
-            yield _describe(config, is_local=address == "local")
-    finally:
-        ray.shutdown()
-
-
-def usable_cpus() -> int:
-    """Cores this process may use: its affinity, and less where a container's quota says so."""
-    cores = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    return cores
+            yield _describe(config, is_local=is_local)
 
 
 def _describe(config: ClusterConfig, *, is_local: bool) -> Cluster:

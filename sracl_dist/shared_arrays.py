@@ -8,7 +8,8 @@ whole that was never written to its end.
 
 Locks tell who is there, and end with the process that holds them, however it ends: who makes a file has it alone, who
 reads it shares it. The header is written last, so a file without one was left by a process that died, and the next one
-makes it anew. The last reader deletes the file; what killed readers leave, whoever next makes another.
+makes it anew. The last reader deletes the file; what killed readers leave, whoever next makes another, or the next
+program.
 """
 
 import contextlib
@@ -19,8 +20,6 @@ import math
 import mmap
 import os
 import random
-import stat
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from sracl_dist.errors import StorageError
+from sracl_dist.temporary import delete_leftovers, is_at, machine_folder, temporary_errors
 
 HEADER_BYTES = mmap.ALLOCATIONGRANULARITY
 """Size of the header, and what the places of arrays in the file are multiples of."""
@@ -85,7 +84,7 @@ def shared_arrays(name: str, made_from: str, make: Callable[[Room], None]) -> di
         StorageError: the folder for temporary files cannot be used or has no room; also what `make` raises.
     """
     boot = BOOT.read_text() if BOOT.exists() else ""
-    path = _folder() / f"{name}-{hashlib.sha256(f'{boot}{made_from}'.encode()).hexdigest()[:20]}"
+    path = machine_folder() / f"{name}-{hashlib.sha256(f'{boot}{made_from}'.encode()).hexdigest()[:20]}"
     while True:
         with _errors():
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -104,18 +103,18 @@ def _read_or_made(descriptor: int, path: Path, make: Callable[[Room], None]) -> 
     """The arrays, whose memory owns the descriptor from here on, or None where another process came between."""
     with _errors():
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits where another process makes it
-        if _is_at(descriptor, path) and _header(descriptor) is None:
+        if is_at(descriptor, path) and _header(descriptor) is None:
             try:
                 # Must not wait: of several that come here the first makes the file and then reads it for ever.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-    if _is_at(descriptor, path) and _header(descriptor) is None:
+    if is_at(descriptor, path) and _header(descriptor) is None:
         _make(descriptor, path, make)
     with _errors():
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         header = _header(descriptor)
-        if header is None or not _is_at(descriptor, path):
+        if header is None or not is_at(descriptor, path):
             return None
         # Not a private mapping: the system would want memory for what could be written to it.
         mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
@@ -124,7 +123,7 @@ def _read_or_made(descriptor: int, path: Path, make: Callable[[Room], None]) -> 
 
 
 def _make(descriptor: int, path: Path, make: Callable[[Room], None]) -> None:
-    _delete_unused(path)
+    delete_leftovers(but=path)
     try:
         with _errors():
             os.ftruncate(descriptor, 0)
@@ -159,46 +158,13 @@ def _release(descriptor: int, path: Path, process: int) -> None:
     if process == os.getpid():  # what a process forked off shares its lock
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(descriptor, path):
+            if is_at(descriptor, path):
                 path.unlink()
     os.close(descriptor)
 
 
-def _delete_unused(path: Path) -> None:
-    """Delete what killed processes have left beside this file."""
-    for other in path.parent.iterdir():
-        with contextlib.suppress(OSError):
-            if other != path:
-                _release(os.open(other, os.O_RDWR | os.O_CLOEXEC), other, os.getpid())
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one at the path."""
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    own = os.fstat(descriptor)
-    return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
-
-
-def _folder() -> Path:
-    with _errors():
-        folder = Path(tempfile.gettempdir(), f"sracl-{os.getuid()}")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise StorageError(f"{folder} belongs to somebody else; delete it, or set TMPDIR to a folder of your own.")
-    return folder
-
-
 @contextlib.contextmanager
 def _errors(num_bytes: int = 0) -> Iterator[None]:
-    try:
+    size = f"{num_bytes / 1e9:.1f} GB of " if num_bytes else ""
+    with temporary_errors(f"{size}tables that the processes of this machine share"):
         yield
-    except OSError as error:
-        size = f"{num_bytes / 1e9:.1f} GB of " if num_bytes else ""
-        raise StorageError(
-            f"The folder for temporary files {tempfile.gettempdir()} cannot hold {size}tables that the processes of "
-            f"this machine share ({error.strerror}); make room there, or set TMPDIR to another folder."
-        ) from None

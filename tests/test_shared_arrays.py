@@ -220,7 +220,7 @@ def test_a_full_disk_is_told_in_a_sentence(folder: Path, monkeypatch: pytest.Mon
 def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
-    with pytest.raises(StorageError, match=r"cannot hold tables .*Not a directory"):
+    with pytest.raises(StorageError, match=r"cannot hold .*Not a directory"):
         get(Maker())
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.bench.tables import prepared_tables
-from sracl_dist.cluster import connected, usable_cpus
+from sracl_dist.cluster import connected
 from sracl_dist.config import Config, parse_config
 from sracl_dist.config.sections import require
 from sracl_dist.model.sracl import TOTAL
 from sracl_dist.observe import say
+from sracl_dist.private_cluster import usable_cpus
 from sracl_dist.train.curve import METRICS
 from sracl_dist.train.launch import train
 

@@ -1,4 +1,4 @@
-"""A vLLM plug-in that ends an engine's processes when the process that started them dies.
+"""A vLLM plug-in: an engine's processes end with the process that started them, and meet on loopback where they can.
 
 vLLM's engine core waits for requests for ever, so that a killed Ray worker, or a killed driver with its whole private
 cluster, would leave an engine behind that holds its memory and cores.
@@ -9,9 +9,13 @@ import multiprocessing.connection
 import os
 import threading
 
+from sracl_dist.meeting import keep_store_on_loopback
+
 
 def watch_parent() -> None:
-    """Watch the parent in the background; does nothing in a process that multiprocessing did not start.
+    """Watch the parent in the background, and set the process up for its own start of torch.distributed.
+
+    Does nothing in a process that multiprocessing did not start.
 
     vLLM calls it in each of its processes (entry point `vllm.general_plugins`).
     """
@@ -24,3 +28,4 @@ def watch_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, name="orphan-guard", daemon=True).start()
+    keep_store_on_loopback()

@@ -28,6 +28,7 @@ from sracl_dist.cluster import connected
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import SraclError, StageError, StorageError, first_line, last_line
+from sracl_dist.meeting import keep_store_on_loopback
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import say
 from sracl_dist.stages import StageResult
@@ -133,6 +134,21 @@ def _run_workers(config: Config, run: RunFolder, room: RoomOfWorkers, board: Any
         raise _unwritable(error, folder) from error
 
 
+class _TorchBackend(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Sets the workers up to compute together."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """Make the process group, whose store no other machine reaches where all workers are on this one."""
+        worker_group.execute(keep_store_on_loopback)
+        super().on_start(worker_group, backend_config)
+
+
+class _TorchConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> Any:
+        return _TorchBackend
+
+
 class _Trainer(TorchTrainer):
     """A trainer that Ctrl-C ends as it ends any other job.
 
@@ -159,7 +175,7 @@ def _make_ray_trainer(config: Config, run: RunFolder, room: RoomOfWorkers, board
     ]  # RunConfig is typed for the callbacks of Ray Tune
     return _Trainer(
         work_of_one,
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=_TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=num_workers,
             use_gpu=use_gpu,

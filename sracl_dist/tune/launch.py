@@ -5,7 +5,6 @@ What it is told comes from the records and what it tells goes there, so its own 
 
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from ray.tune.search import Searcher
 
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
+from sracl_dist.environment import environment
 from sracl_dist.errors import SraclError, first_line
 from sracl_dist.train.state import Progress
 from sracl_dist.tune.board import Board
@@ -88,19 +88,13 @@ def _environment() -> Iterator[None]:
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the program as it ends any other job
         "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     }
-    before = {name: os.environ.get(name) for name in wanted}
     level = logging.getLogger("ray.tune").level
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    os.environ.update(wanted)
     try:
-        yield
+        with environment(wanted):
+            yield
     finally:
         logging.getLogger("ray.tune").setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _work(config: Config, run: RunFolder, number: int, use_gpu: bool) -> None:

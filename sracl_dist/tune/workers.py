@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.errors import SraclError
+from sracl_dist.meeting import keep_store_on_loopback
 from sracl_dist.train.worker import Worker
 from sracl_dist.tune.trial import Report, train_trial
 
@@ -84,6 +85,7 @@ def _work(
     worker = Worker(rank=rank, world_size=world_size, device=torch.device("cuda" if use_gpu else "cpu"))
     if world_size > 1:
         backend = "nccl" if use_gpu else "gloo"
+        keep_store_on_loopback()
         torch.distributed.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
     try:
         train_trial(config, run, number, worker, num_told, report, workers_here=_workers_here())
