@@ -240,5 +240,6 @@ def unwrapped_errors() -> Iterator[None]:
         raise
     except RayActorError as error:
         raise StageError(
-            f"A worker process died again and again ({first_line(error)}); see its log, memory first."
+            f"A worker process died again and again ({first_line(error)}); look at the memory of its machine "
+            f"first. Its log stays where Ray was started by itself and is named in cluster.address."
         ) from error

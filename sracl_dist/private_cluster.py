@@ -41,6 +41,7 @@ def _environment() -> Iterator[None]:
         "NCCL_SOCKET_IFNAME": "lo",
         # Ray would kill what a worker has started along with it, and with that the process that deletes the shared
         # memory of an engine. Engines end with their worker by themselves.
+        "RAY_kill_child_processes_on_worker_exit": "0",
         "RAY_process_group_cleanup_enabled": "0",
     }
     try:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -213,10 +213,13 @@ def test_every_stage_listens_on_loopback_alone(programs: Programs, tmp_path: Pat
     assert list((programs.place / NAME).iterdir()) == []
 
 
-def in_the_middle(run: RunFolder, stage: str) -> Callable[[], bool]:
-    folder = run.stage(stage)
-    part = {"profile": "generated/", "train": "metrics.jsonl"}[stage]
-    return lambda: bool(folder.files(part))
+def shared_memory(processes: list[psutil.Process]) -> set[Path]:
+    """Files of shared memory that the processes use."""
+    found = set()
+    for process in processes:
+        with suppress(psutil.Error, OSError):
+            found |= {Path(one.path) for one in process.memory_maps() if one.path.startswith("/dev/shm/")}
+    return {path for path in found if path.exists()}
 
 
 @pytest.mark.llm
@@ -225,17 +228,27 @@ def in_the_middle(run: RunFolder, stage: str) -> Callable[[], bool]:
 @pytest.mark.timeout(900)
 def test_nothing_is_left_of_a_run_that_was_killed_and_then_finished(programs: Programs, tmp_path: Path) -> None:
     config, run = write_project(tmp_path)
-    before = {path.name for path in Path("/dev/shm").iterdir()}
-    for stage in ("profile", "train"):
+    profile, train = run.stage("profile"), run.stage("train")
+    middles = {"profile": lambda: profile.files("generated/"), "train": lambda: train.exists("metrics.jsonl")}
+    for stage, is_reached in middles.items():
         program = programs.start(str(JOBS / "pipeline.py"), "--config", config)
-        reached = in_the_middle(run, stage)
-        while not reached():
+        while not is_reached():
             assert program.poll() is None
             time.sleep(0.02)
+        used = shared_memory(programs.processes())
+        assert used or stage == "train"
         program.kill()
         program.wait()
         programs.wait_until_gone()
-    assert programs.start(str(JOBS / "pipeline.py"), "--config", config).wait(600) == 0
+        assert list((programs.place / NAME).iterdir()) == []
+        assert not [path for path in used if path.exists()]
+    program = programs.start(str(JOBS / "pipeline.py"), "--config", config)
+    used = set()
+    while program.poll() is None:
+        used |= shared_memory(programs.processes())
+        time.sleep(0.5)
+    assert program.returncode == 0
     programs.wait_until_gone()
     assert list((programs.place / NAME).iterdir()) == []
-    assert {path.name for path in Path("/dev/shm").iterdir()} <= before
+    assert used
+    assert not [path for path in used if path.exists()]
