@@ -14,6 +14,12 @@ if TYPE_CHECKING:  # the tests of the numerics run without Ray
 quiet_libraries()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def base_of_temporary_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Made at once: what is made while a private cluster runs goes with the cluster."""
+    tmp_path_factory.getbasetemp()
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> "Iterator[Cluster]":
     """One private cluster for all tests of this process that use it: starting one takes seconds."""

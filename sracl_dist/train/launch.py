@@ -128,8 +128,8 @@ def _run_workers(config: Config, run: RunFolder, room: RoomOfWorkers, board: Any
         raise _as_sentence(error, folder) from error
     except RayActorError as error:
         raise StageError(
-            f"The process that leads training died ({last_line(error)}); look at its machine's memory first, and run it "
-            f"again."
+            f"The process that leads training died ({last_line(error)}); look at its machine's memory first, and run "
+            f"it again."
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise _unwritable(error, folder) from error
