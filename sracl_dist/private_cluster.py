@@ -1,6 +1,7 @@
 """What a cluster gets that a program starts for itself: addresses of loopback only, and a folder that goes with it."""
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -15,16 +16,22 @@ from sracl_dist.environment import environment
 from sracl_dist.reaper import reaped
 from sracl_dist.temporary import own_folder
 
+_number = itertools.count(1)
+"""Of the clusters that this program has started."""
+
 
 @contextlib.contextmanager
 def private_cluster(config: ClusterConfig) -> Iterator[dict[str, Any]]:
     """Arguments of `ray.init` for a cluster of this program; it must be started and must end within the block."""
-    with own_folder() as folder, _environment(), reaped():
+    with contextlib.ExitStack() as around:
+        folder = around.enter_context(own_folder()) / f"ray-{next(_number)}"
+        around.enter_context(_environment())
+        around.enter_context(reaped(folder))
         yield {
             "num_cpus": config.num_cpus or usable_cpus(),
             "object_store_memory": config.object_store_bytes,
             "include_dashboard": False,
-            "_temp_dir": str(folder / "ray"),
+            "_temp_dir": str(folder),
         }
 
 

@@ -10,42 +10,41 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from sracl_dist.environment import environment
 from sracl_dist.temporary import delete_leftovers
 
 GRACE_S = 5.0
 """How long processes may take to end by themselves, which leaves less behind."""
 POLL_S = 0.2
-MARK = "SRACL_CLUSTER"
-"""Environment variable by which the processes of one cluster are known."""
 TRACKER = b"multiprocessing.resource_tracker"
 """A process that deletes shared memory once those are gone who used it, and then ends."""
 
 
 @contextlib.contextmanager
-def reaped() -> Iterator[str]:
-    """See to it that processes started within the block end soon after it, or after this process; yields their mark."""
-    mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", "sracl_dist.reaper", mark]
+def reaped(folder: Path) -> Iterator[None]:
+    """See to it that processes with files open in `folder` end soon after the block, or after this process."""
     # In a session of its own, so that Ctrl-C at the terminal does not end it first.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "sracl_dist.reaper", str(folder.resolve())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     assert process.stdin is not None  # noqa: S101 - for the type checker
     try:
-        with environment({MARK: mark}):
-            yield mark
+        yield
     finally:
         process.stdin.close()
 
 
-def main(mark: str) -> None:
+def main(folder: str) -> None:
     """Wait for the program's end, and then end what is left of it."""
+    program = os.getppid()
     sys.stdin.buffer.read()
     deadline = time.monotonic() + GRACE_S
-    while left := processes_of(mark):
+    while left := [pid for pid in processes_of(folder) if pid != program]:
         if time.monotonic() > deadline:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
@@ -55,15 +54,23 @@ def main(mark: str) -> None:
     delete_leftovers()
 
 
-def processes_of(mark: str) -> list[int]:
-    """Processes of the cluster, without those that only wait for the others."""
+def processes_of(folder: str) -> list[int]:
+    """Processes of the cluster, all of which write logs there, without those that only wait for the others."""
+    # Not by a variable of their environment: those that change their title write over it.
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it is another user's, or has ended
-            is_marked = f"{MARK}={mark}".encode() in (place / "environ").read_bytes().split(b"\0")
-            if is_marked and TRACKER not in (place / "cmdline").read_bytes():
+            if _has_open_file(place, folder) and TRACKER not in (place / "cmdline").read_bytes():
                 found.append(int(place.name))
     return found
+
+
+def _has_open_file(process: Path, folder: str) -> bool:
+    for file in (process / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            if os.readlink(file).startswith(f"{folder}/"):
+                return True
+    return False
 
 
 if __name__ == "__main__":

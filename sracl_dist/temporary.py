@@ -26,7 +26,7 @@ LOCK = "lock"
 SHORT = Path("/tmp")  # noqa: S108 - only folders of our own are made there, and no name within them is guessable
 """Where a folder whose path is too long for sockets has a second, short name."""
 MAX_SOCKET_BYTES = 107
-SOCKET = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+SOCKET = "/ray-00/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """The longest path of a socket within the folder; Ray makes it."""
 REMOVAL_S = 10.0
 """How long processes that are ending may still write into the folder."""

@@ -143,23 +143,28 @@ def test_programs_that_the_owner_starts_do_not_hold_its_lock() -> None:
         os.kill(int(child), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("step", ["tempfile.mkdtemp", "os.open", "fcntl.flock"])
 def test_a_folder_that_is_deleted_before_it_is_locked_is_made_anew(
-    monkeypatch: pytest.MonkeyPatch,
+    place: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    real, taken = tempfile.mkdtemp, []
+    module_name, name = step.split(".")
+    owner = sys.modules[module_name]
+    real, taken = getattr(owner, name), []
 
-    def take(**options: str) -> str:
-        folder = real(**options)
+    def take(*arguments: object, **options: object) -> object:
+        result = real(*arguments, **options) if step != "fcntl.flock" else None
         if not taken:
-            taken.append(Path(folder))
+            taken.extend((place / NAME).iterdir())
             delete_leftovers()
-        return folder
+        return result if step != "fcntl.flock" else real(*arguments, **options)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", take)
+    (place / NAME).mkdir(mode=0o700)
+    monkeypatch.setattr(owner, name, take)
     with own_folder() as folder:
         assert folder.exists()
-        assert folder != taken[0]
-        assert not taken[0].exists()
+        assert [folder] == list((place / NAME).iterdir())
+        assert len(taken) == 1
+        assert taken[0] != folder
 
 
 def test_arrays_of_killed_processes_go_too(place: Path) -> None:
