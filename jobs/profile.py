@@ -11,9 +11,9 @@ prompts there are, how many tokens and how much time they take, and shows three 
 import sys
 from collections.abc import Sequence
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.cli import stage_job
 from sracl_dist.config import Config
+from sracl_dist.run_folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:

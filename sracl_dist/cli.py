@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, load_config
 from sracl_dist.errors import SraclError, was_interrupted
 from sracl_dist.observe import duration, quiet_libraries, say, show_bug
+from sracl_dist.run_folder import RunFolder
+from sracl_dist.run_folder.locations import shown_location
 from sracl_dist.stages import STAGES, Stage, require_inputs, run_stage, stage_status
-from sracl_dist.storage import shown_location
 from sracl_dist.temporary import own_folder
 from sracl_dist.visible import visible
 
@@ -95,8 +95,9 @@ def _hide_jobs_from_imports() -> None:
 
     Python puts it there, and the standard library's module `profile` would be found in jobs/profile.py.
     """
-    program = Path(sys.argv[0]).resolve().parent
-    sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != program]
+    program = Path(sys.argv[0]).resolve()
+    if program.is_file():  # and not what `python -c` says in its place
+        sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != program.parent]
 
 
 def parse_arguments(
@@ -114,13 +115,13 @@ def parse_arguments(
 def run_one(stage: Stage, config: Config, run: RunFolder) -> bool:
     """Run a stage unless it is done, telling what is read, written and next; returns whether it ran."""
     require_inputs(stage, config, run)
-    status = stage_status(stage, config, run)
+    status = stage_status(stage, config, run, thorough=True)
     folder = run.stage(stage.name)
     if status.done:
         say(f"{stage.name}: done before, {folder.shown()} is up to date")
         return False
     reads = ", ".join(run.stage(name).shown() for name in stage.inputs) or "the raw log"
-    say(f"{stage.name}: {stage.purpose} ({'; '.join(status.reasons)})")
+    say(f"{stage.name}: {stage.purpose} ({status.why})")
     say(f"{stage.name}: reads {reads}; writes {folder.shown()}")
     result = run_stage(stage, config, run, status.draft)
     for line in result.summary:

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import ITEM, ITEM_ID, USER, USER_ID
 from sracl_dist.errors import InputError, StorageError
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import Shard, committed_shards
 
 ITEMS_TABLE = "items.parquet"
@@ -100,7 +100,7 @@ def load_item_ids(run: RunFolder) -> IdMap:
         StorageError: the table is missing or does not list every item once.
     """
     folder = run.stage("prepare")
-    return _id_map(folder.read_table(ITEMS_TABLE, [ITEM, ITEM_ID]), folder.shown(ITEMS_TABLE), first=1, noun=ITEM)
+    return _id_map(folder.read_table(ITEMS_TABLE, [ITEM, ITEM_ID]), folder, ITEMS_TABLE, first=1, noun=ITEM)
 
 
 def load_user_ids(run: RunFolder, users: Shard | None = None) -> IdMap:
@@ -119,18 +119,18 @@ def load_user_ids(run: RunFolder, users: Shard | None = None) -> IdMap:
         num_rows = sum(part.num_rows for part in tables)
         if num_rows != users.num_rows:
             raise StorageError(
-                f"{folder.shown(USERS)} lists {num_rows:,} of the {users.num_rows:,} users from {first} on; run "
-                f"jobs/prepare.py again."
+                f"{folder.shown(USERS)} lists {num_rows:,} of the {users.num_rows:,} users from {first} on; "
+                f"{folder.anew}."
             )
         table = pa.concat_tables(tables)
-    return _id_map(table, folder.shown(USERS), first=first, noun=USER)
+    return _id_map(table, folder, USERS, first=first, noun=USER)
 
 
-def _id_map(table: pa.Table, shown: str, *, first: int, noun: str) -> IdMap:
+def _id_map(table: pa.Table, folder: StageFolder, name: str, *, first: int, noun: str) -> IdMap:
     numbers = table[noun].to_numpy()
     if not np.array_equal(numbers, np.arange(first, first + len(numbers))):
         order = np.argsort(numbers, kind="stable")
         if not np.array_equal(numbers[order], np.arange(first, first + len(numbers))):
-            raise StorageError(f"{shown} does not list every {noun} once; run jobs/prepare.py again.")
+            raise StorageError(f"{folder.shown(name)} does not list every {noun} once; {folder.anew}.")
         table = table.take(pa.array(order))
     return IdMap(table[f"{noun}_id"], first=first, noun=noun)

@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.errors import StageError
 from sracl_dist.observe import duration, say
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, stage_status
 
 PR_SET_PDEATHSIG = 1
@@ -51,7 +51,7 @@ def run_pipeline(
     names = list(STAGES) if stages is None else list(stages)
     for number, stage in enumerate((STAGES[name] for name in names), start=1):
         place = f"{label}[{number}/{len(names)}]"
-        if stage_status(stage, config, run).done:
+        if stage_status(stage, config, run, thorough=True).done:
             say(f"{place} {stage.name}: done before")
             continue
         say(f"{place} {stage.name}: {stage.purpose}")

@@ -13,6 +13,7 @@ from ray._private import ray_constants
 
 from sracl_dist.config.sections import ClusterConfig
 from sracl_dist.environment import environment
+from sracl_dist.profiles.orphan_guard import WORKERS_LEAD_GROUPS
 from sracl_dist.reaper import reaped
 from sracl_dist.temporary import own_folder
 
@@ -49,7 +50,7 @@ def _environment() -> Iterator[None]:
         # Ray would kill what a worker has started along with it, and with that the process that deletes the shared
         # memory of an engine. Engines end with their worker by themselves.
         "RAY_kill_child_processes_on_worker_exit": "0",
-        "RAY_process_group_cleanup_enabled": "0",
+        WORKERS_LEAD_GROUPS: "0",
     }
     try:
         with environment(wanted):

@@ -6,6 +6,7 @@ minute for a server that is gone. A program of its own watches for the end, sinc
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,10 +66,16 @@ def processes_of(folder: str) -> list[int]:
     return found
 
 
+def _is_written(process: Path, descriptor: str) -> bool:
+    """Whether a file is open for writing; who only reads a log is somebody who looks at it."""
+    flags = re.search(r"^flags:\s*([0-7]+)", (process / "fdinfo" / descriptor).read_text(), re.MULTILINE)
+    return flags is not None and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY
+
+
 def _has_open_file(process: Path, folder: str) -> bool:
     for file in (process / "fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
-            if os.readlink(file).startswith(f"{folder}/"):
+            if os.readlink(file).startswith(f"{folder}/") and _is_written(process, file.name):
                 return True
     return False
 

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import connected, map_shards
 from sracl_dist.columns import ITEM_IDS, SCORES, USER_ID
 from sracl_dist.config import Config
@@ -19,6 +18,7 @@ from sracl_dist.evaluate.best import best_items
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.ids import ITEMS_TABLE, load_item_ids, load_user_ids
 from sracl_dist.observe import Progress
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
 from sracl_dist.train.state import load_best_encoder
@@ -55,8 +55,7 @@ def recommend(config: Config, run: RunFolder) -> StageResult:
     num_rows = sum(folder.num_values(name, USER_ID) for name in folder.files(f"{RECOMMENDATIONS}/"))
     if num_rows != sequences.num_users:
         raise StorageError(
-            f"{folder.shown(RECOMMENDATIONS)} has {num_rows:,} rows for {sequences.num_users:,} users; "
-            f"delete it and run jobs/recommend.py again."
+            f"{folder.shown(RECOMMENDATIONS)} has {num_rows:,} rows for {sequences.num_users:,} users; {folder.anew}."
         )
     return StageResult(
         rows={RECOMMENDATIONS: num_rows},
@@ -74,7 +73,7 @@ def make_recommender(run: RunFolder, num_items: int, remove_seen: bool) -> Calla
     if len(item_ids) != sequences.num_items:
         raise StorageError(
             f"{run.stage('prepare').shown(ITEMS_TABLE)} lists {len(item_ids):,} of {sequences.num_items:,} items; "
-            f"run jobs/prepare.py again."
+            f"{run.stage('prepare').anew}."
         )
 
     def serve(shard: Shard) -> int:

@@ -18,8 +18,10 @@ MIN_CHARS = 6
 MAX_SPELLED_CHARS = 300
 """A longer secret is looked for as it is and as Python and JSON quote it, but not in every mixture of spellings."""
 _SECRET_NAME = re.compile(
-    r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|_PWD|_PASS)\d*(_|$)(?!.*(FILE|PATH|DIR|NAME|VARIABLE)$)"
+    r"(KEYS?|TOKEN|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|_PWD|_PASS|_PAT|_AUTH)\d*(_|$)"
+    r"(?!.*(FILE|PATH|DIR|NAME|VARIABLE)$)"
 )
+_IS_REPLACED = re.compile(re.escape(HIDDEN) + r"|\$\{oc\.env:[^}]+\}")
 _declared: set[str] = set()
 
 
@@ -73,8 +75,8 @@ def _replaced(value: Any, replace: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_replaced(inner, replace) for inner in value)
     if isinstance(value, int | float):
-        text = str(value)
-        return value if replace(text) == text else replace(text)
+        text = replace(str(value))
+        return text if _IS_REPLACED.fullmatch(text) else value  # a number that only holds a secret is one by chance
     return value
 
 
@@ -103,7 +105,8 @@ def _spellings(character: str) -> Sequence[str]:
     named = {re.escape(html.escape(character)), re.escape(repr(character)[1:-1]), re.escape(_json(character))}
     escaped = [rf"\\[xuU]0*{hexadecimal}", rf"&#(?:0*{code}|[xX]0*{hexadecimal});", rf"\\{re.escape(character)}"]
     others = {"'": ["'\"'\"'"], " ": [r"\+"]}.get(character, [])  # as a shell and a form write them
-    return [re.escape(character), percent, *sorted(named), *escaped, *others]
+    # Each once: a character that matches in two ways would double the time at every place that is like the secret.
+    return list(dict.fromkeys([re.escape(character), percent, *sorted(named), *escaped, *others]))
 
 
 def _json(text: str) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sracl_dist.artifacts import StageFolder
+from sracl_dist.run_folder import StageFolder
 
 _NAME = re.compile(r"(.+)/(\d{12})-(\d{12})\.parquet")
 

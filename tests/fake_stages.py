@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.cli import stage_job
 from sracl_dist.config import Config
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.results.plan import SeedRun
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, StageResult, run_stage, stage_status
 
 NUM_USERS = 6

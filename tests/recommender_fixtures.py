@@ -7,10 +7,10 @@ import pytest
 import torch
 from synthetic import make_config, make_sequences, tables_of, write_run
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

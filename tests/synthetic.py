@@ -3,6 +3,8 @@
 Item and user vectors point to the group, so neighbours are members of the same group.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
@@ -13,13 +15,13 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import Manifest, RunFolder
 from sracl_dist.columns import PAD
 from sracl_dist.config import Config, parse_config
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.run_folder import Manifest, RunFolder, StageFolder
 from sracl_dist.shards import Shard
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress
@@ -98,30 +100,45 @@ def write_run(
     num_neighbours: int = 4,
     user_groups: NDArray[Any] | None = None,
     item_groups: NDArray[Any] | None = None,
+    manifest_of: Callable[[RunFolder, str], Manifest] | None = None,
 ) -> RunFolder:
     """The stages prepare, embed and neighbours as if they had run; rows of all tables are shuffled.
+
+    Each has the manifest that `manifest_of` yields just before it begins.
 
     Groups are those of `make_sequences` unless others are given, up to WIDTH.
     """
     run = RunFolder(str(location))
     random = np.random.default_rng(0)
-    _write_prepare(run, sequences)
     if user_groups is None:
         user_groups = np.arange(sequences.num_users) % NUM_GROUPS
     if item_groups is None:
         item_groups = np.arange(sequences.num_items) * NUM_GROUPS // sequences.num_items
+    kinds = []
     for kind, first, groups in (("users", 0, user_groups), ("items", 1, item_groups)):
         vectors = np.eye(WIDTH)[groups] + random.normal(0, 0.1, (len(groups), WIDTH))
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        keys = random.permutation(len(groups))
-        half = len(keys) // 2
-        for part, own in enumerate((keys[:half], keys[half:])):
-            columns = {"key": pa.array(own + first, pa.int64()), "vector": fixed_lists(vectors[own], pa.float32())}
-            run.stage("embed").write_table(f"{kind}/part-{part}.parquet", pa.table(columns))
-        _write_neighbours(run, kind, first, vectors, num_neighbours, random)
-    for name in ("embed", "neighbours"):
-        run.stage(name).commit(make_manifest(name, {"users": sequences.num_users, "items": sequences.num_items}))
+        kinds.append((kind, first, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
+    with writing(run, "prepare", sequences, manifest_of) as folder:
+        _write_prepare(folder, sequences)
+    with writing(run, "embed", sequences, manifest_of) as folder:
+        for kind, first, vectors in kinds:
+            _write_vectors(folder, kind, first, vectors, random)
+    with writing(run, "neighbours", sequences, manifest_of) as folder:
+        for kind, first, vectors in kinds:
+            _write_neighbours(folder, kind, first, vectors, num_neighbours, random)
     return run
+
+
+@contextlib.contextmanager
+def writing(
+    run: RunFolder, name: str, sequences: Sequences, manifest_of: Callable[[RunFolder, str], Manifest] | None = None
+) -> Iterator[StageFolder]:
+    """A stage as if it ran, for the duration of the block."""
+    manifest = make_manifest(name, {}) if manifest_of is None else manifest_of(run, name)
+    manifest.rows = {"users": sequences.num_users, "items": sequences.num_items}
+    with run.working_on(name, manifest.fingerprint) as folder:
+        yield folder
+        folder.commit(manifest)
 
 
 def make_manifest(name: str, rows: dict[str, int]) -> Manifest:
@@ -144,19 +161,27 @@ def tables_of(run: RunFolder, sequences: Sequences) -> SemanticTables:
     return SemanticTables(run=run, sequences=sequences)
 
 
-def _write_prepare(run: RunFolder, sequences: Sequences) -> None:
-    folder = run.stage("prepare")
+def _write_prepare(folder: StageFolder, sequences: Sequences) -> None:
     folder.write_table(Shard("sequences", 0, sequences.num_users).name, sequences.to_table())
     items, users = np.arange(1, sequences.num_items + 1), np.arange(sequences.num_users)
     item_table = pa.table({"item": pa.array(items, pa.int32()), "item_id": [f"item-{item}" for item in items]})
     user_table = pa.table({"user": pa.array(users, pa.int64()), "user_id": [f"user-{user}" for user in users]})
     folder.write_table("items.parquet", item_table.take(pa.array(items[::-1] - 1)))
     folder.write_table(Shard("users", 0, sequences.num_users).name, user_table.take(pa.array(users[::-1])))
-    folder.commit(make_manifest("prepare", {"users": sequences.num_users, "items": sequences.num_items}))
+
+
+def _write_vectors(
+    folder: StageFolder, kind: str, first: int, vectors: NDArray[Any], random: np.random.Generator
+) -> None:
+    keys = random.permutation(len(vectors))
+    half = len(keys) // 2
+    for part, own in enumerate((keys[:half], keys[half:])):
+        columns = {"key": pa.array(own + first, pa.int64()), "vector": fixed_lists(vectors[own], pa.float32())}
+        folder.write_table(f"{kind}/part-{part}.parquet", pa.table(columns))
 
 
 def _write_neighbours(
-    run: RunFolder, kind: str, first: int, vectors: NDArray[Any], num: int, random: np.random.Generator
+    folder: StageFolder, kind: str, first: int, vectors: NDArray[Any], num: int, random: np.random.Generator
 ) -> None:
     """The nearest by inner product; row 0 lacks all neighbours and row 1 all but the first."""
     similarity = vectors @ vectors.T
@@ -171,7 +196,7 @@ def _write_neighbours(
         "neighbours": fixed_lists(ids[order], pa.int32()),
         "scores": fixed_lists(scores[order], pa.float32()),
     }
-    run.stage("neighbours").write_table(f"{kind}.parquet", pa.table(columns))
+    folder.write_table(f"{kind}.parquet", pa.table(columns))
 
 
 def write_best(run: RunFolder, config: Config, sequences: Sequences, scratch: Path, *, num_epochs: int = 0) -> None:
@@ -182,6 +207,6 @@ def write_best(run: RunFolder, config: Config, sequences: Sequences, scratch: Pa
     for _ in fit(trainer, progress):
         pass
     trainer.save(scratch / "state", progress)
-    for name in (WEIGHTS, ENCODER, DESCRIPTION):
-        run.stage("train").write_bytes(BEST + name, (scratch / "state" / name).read_bytes())
-    run.stage("train").commit(make_manifest("train", {"epochs": num_epochs}))
+    with writing(run, "train", sequences) as folder:
+        for name in (WEIGHTS, ENCODER, DESCRIPTION):
+            folder.write_bytes(BEST + name, (scratch / "state" / name).read_bytes())

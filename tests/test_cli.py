@@ -11,10 +11,10 @@ import pytest
 
 import sracl_dist
 from sracl_dist import cli, stages
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.cli import Work, job, stage_job
 from sracl_dist.config import Config
 from sracl_dist.errors import InputError, StorageError, was_interrupted
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import Stage, StageResult
 
 ROOT = Path(sracl_dist.__file__).parent.parent
@@ -79,7 +79,7 @@ def test_the_last_stage_names_no_next_one(config_file: str, capsys: pytest.Captu
     [
         ("prepare", "data.interactions=[bad.csv]", "bad.csv has no column user_id; name it in data.columns.user_id."),
         ("prepare", "trian.epochs=3", "The key trian.epochs is unknown; did you mean train.epochs?"),
-        ("train", "train.epochs=3", "The stage train reads the stage prepare, which is not ready in "),
+        ("train", "train.epochs=3", "The stage train needs the stage prepare, which is not ready in "),
     ],
 )
 def test_a_users_error_is_one_sentence_and_status_1(
@@ -127,7 +127,7 @@ def test_a_dry_run_takes_the_place_of_the_stage(
 
     argv = ["--config", config_file, "--dry-run", "train.epochs=3"]
     assert stage_job("train", None, argv, dry_run=tell) == 1
-    assert "The stage train reads the stage prepare, which is not ready in " in capsys.readouterr().err
+    assert "The stage train needs the stage prepare, which is not ready in " in capsys.readouterr().err
     assert stage_job("prepare", None, ["--config", config_file]) == 0
     assert stage_job("train", None, argv, dry_run=tell) == 0
     assert told == [(3, f"{tmp_path}/run")]

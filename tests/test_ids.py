@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import PAD
 from sracl_dist.errors import InputError, StorageError
 from sracl_dist.ids import IdMap, load_item_ids, load_user_ids
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard
 
 
@@ -71,7 +71,7 @@ def test_ids_are_joined_by_id_and_not_by_row(tmp_path):
 
 def test_a_table_with_a_gap_or_missing(tmp_path):
     run = RunFolder(str(tmp_path))
-    with pytest.raises(StorageError, match="holds no table; run the stage prepare"):
+    with pytest.raises(StorageError, match="holds no table; delete"):
         load_user_ids(run)
     run.stage("prepare").write_table("items.parquet", pa.table({"item": [1, 3], "item_id": ["a", "b"]}))
     with pytest.raises(StorageError, match="every item once;"):

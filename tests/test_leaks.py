@@ -14,7 +14,6 @@ import torch
 from small_run import NUM_ITEMS, small_config, write_log
 from synthetic import differences, write_run
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import KEY, TEXT
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
@@ -25,6 +24,7 @@ from sracl_dist.profiles.embed import embed_texts, raw_text
 from sracl_dist.profiles.prompts import Prompt, PromptWriter
 from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.profiles.vectors import load_vectors
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 from sracl_dist.train.batches import TrainingBatches
 

@@ -13,7 +13,7 @@ from chat_server import MODEL, ChatServer, Response, good
 from object_store import CREDENTIALS, RefusingProxy, location, s3_server
 from small_run import NUM_ITEMS, NUM_USERS, small_values, write_log
 
-from sracl_dist.artifacts import RunFolder
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]

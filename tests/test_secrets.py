@@ -7,6 +7,7 @@ import json
 import pickle
 import shlex
 import sys
+import time
 import urllib.parse
 from pathlib import Path
 
@@ -140,3 +141,18 @@ def test_no_module_writes_past_the_outlets() -> None:
             if is_stream and isinstance(node.value, ast.Name) and node.value.id == "sys":  # type: ignore[attr-defined]
                 writers.add(file.relative_to(package).as_posix())
     assert writers == {"observe.py", "config/reference.py"}, "print is left to the linter"
+
+
+def test_a_text_that_begins_like_a_secret_costs_no_more_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tokens of the same service begin alike; the time must not double with every character that they share."""
+    monkeypatch.setenv("SERVICE_TOKEN", "a" * 290)
+    started = time.process_time()
+    assert masked("a" * 289 + "b") == "a" * 289 + "b"
+    assert masked("b" + "a" * 290) == "b***"
+    assert without("A" * 250 + "!", "a" * 260) == "A" * 250 + "!"
+    assert time.process_time() - started < 20
+
+
+def test_a_number_that_holds_a_secret_is_one_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "123456")
+    assert masked({"rows": 1234567, "pin": 123456}) == {"rows": 1234567, "pin": "***"}

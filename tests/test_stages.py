@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sracl_dist import stages
-from sracl_dist.artifacts import TABLE_STAGES, RunFolder
 from sracl_dist.config import Config, parse_config
 from sracl_dist.errors import StageOrderError
+from sracl_dist.run_folder import TABLE_STAGES, RunFolder
 from sracl_dist.stages import STAGES, Stage, StageResult, require_inputs, run_stage, stage_status, stages_up_to
 
 CALLS: list[str] = []
@@ -135,11 +135,11 @@ def test_required_inputs_name_the_first_stage_to_run(run: RunFolder) -> None:
     with pytest.raises(StageOrderError) as caught:
         require_inputs(THIRD, settings(), run)
     assert str(caught.value) == (
-        f"The stage second reads the stage first, which is not ready in {run.location} "
+        f"The stage third needs the stage first, which is not ready in {run.location} "
         "(it has not run yet); run jobs/first.py, or jobs/pipeline.py for all stages."
     )
     finish(FIRST, run)
-    with pytest.raises(StageOrderError, match=r"The stage third reads the stage second, .* run jobs/second\.py"):
+    with pytest.raises(StageOrderError, match=r"The stage third needs the stage second, .* run jobs/second\.py"):
         require_inputs(THIRD, settings(), run)
     finish(SECOND, run)
     require_inputs(THIRD, settings(), run)
@@ -188,7 +188,7 @@ def test_other_settings_keep_the_folders_that_the_stage_keeps(run: RunFolder) ->
     run.stage("first").write_json("kept/0.json", 1)
     run.stage("first").write_json("lost/0.json", 1)
     finish(FIRST, run, settings("run.seed=1"))
-    assert run.stage("first").files() == ["kept/0.json", "manifest.json"]
+    assert run.stage("first").files() == ["kept/0.json"]
 
 
 def test_the_real_stages_read_only_stages_before_them() -> None:

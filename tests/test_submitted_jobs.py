@@ -13,9 +13,9 @@ from ray_nodes import ROOT, Nodes, log_of, ray_nodes, read_until, wait_until
 from small_run import NUM_ITEMS, NUM_USERS, small_values, write_log
 from synthetic import make_sequences, tables_of, write_run
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import PROMPT_HASH, TEXT
 from sracl_dist.config import load_config
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, stage_status
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.state import Progress
@@ -63,11 +63,11 @@ def finish_before(stage: str, config_file: str, run: RunFolder) -> None:
     config = load_config(config_file)
     for name in STAGES[stage].inputs:
         for earlier in (*STAGES[name].inputs, name):
-            folder = run.stage(earlier)
             draft = stage_status(STAGES[earlier], config, run).draft
-            old = folder.manifest()
-            draft.rows = old.rows if old else {}
-            folder.commit(draft)
+            old = run.stage(earlier).manifest()
+            draft.rows, draft.keep = old.rows if old else {}, [""]
+            with run.working_on(earlier, draft.fingerprint, keep=[""]) as folder:
+                folder.commit(draft)
 
 
 @pytest.mark.llm
@@ -132,7 +132,7 @@ def test_logs_and_exit_status_come_through(three_nodes: Nodes, tmp_path: Path) -
     failing = three_nodes.submit("python", "jobs/train.py", "--config", config, "run.dir=" + str(tmp_path / "other"))
     told = log_of(failing)
     assert failing.returncode == 1
-    assert "error: The stage train reads the stage prepare, which is not ready" in told
+    assert "error: The stage train needs the stage prepare, which is not ready" in told
     assert "Traceback" not in told.partition("Job '")[0]
 
 

@@ -32,6 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for temporary files of the test's own, with a short path."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
         monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
         monkeypatch.setattr("tempfile.tempdir", folder)
         monkeypatch.setattr(module, "_current", None)
         yield Path(folder)

@@ -1,27 +1,21 @@
-"""The work of the stages on an S3 server that refuses every tenth request, in this process instead of Ray's workers.
+"""The work of the stages on an S3 server that refuses every tenth request, in this process instead of Ray's workers."""
 
-What is sent to a worker is pickled as Ray would.
-"""
-
-import contextlib
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from in_process import map_shards, work_in_this_process
 from named_shards import name_shards
 from object_store import CREDENTIALS, RefusingProxy, location, s3_server
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 from synthetic import make_config, make_sequences, write_best, write_run
 
-from sracl_dist import cluster as cluster_module
 from sracl_dist import recommend as recommend_stage
-from sracl_dist.artifacts import RunFolder
-from sracl_dist.cluster import Cluster
 from sracl_dist.evaluate import job as evaluate_stage
 from sracl_dist.neighbours import job as neighbours_stage
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 SEQUENCES = make_sequences(60)
@@ -41,43 +35,9 @@ def proxy(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[RefusingProx
         yield proxy
 
 
-@contextlib.contextmanager
-def connected(*_: object) -> Iterator[Cluster]:
-    yield Cluster(num_gpus=0, is_local=True)
-
-
-def sent(value: Any) -> Any:
-    return pickle.loads(pickle.dumps(value))
-
-
-def map_shards(
-    make: Callable[..., Callable[[Any], Any]],
-    arguments: tuple[Any, ...],
-    shards: Sequence[Any],
-    on_result: Callable[[Any, Any], None],
-    **_: object,
-) -> None:
-    process = make(*sent(arguments))
-    for shard in shards:
-        on_result(shard, process(shard))
-
-
-@contextlib.contextmanager
-def broadcast_shards(
-    make: Callable[..., Callable[[Any], Any]], arguments: Sequence[tuple[Any, ...]], **_: object
-) -> Iterator[Callable[[Any], list[Any]]]:
-    workers = [make(*sent(own)) for own in arguments]
-    yield lambda shard: [worker(shard) for worker in workers]
-
-
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for stage in (evaluate_stage, recommend_stage):
-        monkeypatch.setattr(stage, "connected", connected)
-        monkeypatch.setattr(stage, "map_shards", map_shards)
-    monkeypatch.setattr(cluster_module, "cpus_of_nodes", lambda: [2])
-    monkeypatch.setattr(neighbours_stage, "connected", connected)
-    monkeypatch.setattr(neighbours_stage, "broadcast_shards", broadcast_shards)
+    work_in_this_process(monkeypatch)
 
 
 def test_prepare(proxy: RefusingProxy, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 from synthetic import make_sequences, write_run
 
-from sracl_dist.artifacts import TABLE_STAGES, RunFolder
 from sracl_dist.config import Config, load_config
 from sracl_dist.data.sequences import Sequences
+from sracl_dist.run_folder import Manifest, RunFolder
 from sracl_dist.stages import STAGES, stage_status
 
 SPACE: dict[str, Any] = {
@@ -37,12 +37,15 @@ def write_config(folder: Path, **tune: Any) -> Path:
 
 def write_tables(config: Config, sequences: Sequences) -> RunFolder:
     """Tables with the manifests that the stages would have written."""
-    run = write_run(Path(config.run.tables or config.run.dir), sequences)
-    for name in TABLE_STAGES:
-        manifest = stage_status(STAGES[name], config, run).draft
-        manifest.rows = {"users": sequences.num_users, "items": sequences.num_items}
-        run.stage(name).commit(manifest)
-    return run
+
+    def manifest_of(run: RunFolder, name: str) -> Manifest:
+        if name == "embed":  # which reads what is between it and prepare
+            draft = stage_status(STAGES["profile"], config, run).draft
+            with run.working_on("profile", draft.fingerprint) as folder:
+                folder.commit(draft)
+        return stage_status(STAGES[name], config, run).draft
+
+    return write_run(Path(config.run.tables or config.run.dir), sequences, manifest_of=manifest_of)
 
 
 def searchable(folder: Path, *overrides: str, **tune: Any) -> tuple[Config, RunFolder]:

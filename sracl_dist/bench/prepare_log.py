@@ -2,8 +2,8 @@
 
 import sys
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import parse_config
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 

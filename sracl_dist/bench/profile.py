@@ -13,7 +13,6 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.bench.bare_vllm import BareRun, generate_bare
 from sracl_dist.config import Config, parse_config
 from sracl_dist.config.sections import require
@@ -23,6 +22,7 @@ from sracl_dist.profiles.language_model import model_and_tokenizer
 from sracl_dist.profiles.plan import first_keys
 from sracl_dist.profiles.prompts import PromptWriter
 from sracl_dist.profiles.texts import load_training_texts
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, StageResult, run_stage, stage_status
 
 

@@ -20,7 +20,6 @@ from statistics import median
 
 import torch
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.bench.machine import matrix_gflops, product_gflops, waited_s
 from sracl_dist.bench.tables import prepared_tables
 from sracl_dist.bench.train_memory import Memory, peak_memory
@@ -31,6 +30,7 @@ from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.softmax import GPU_SCORES_PER_CHUNK, SCORES_PER_CHUNK
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.observe import duration, say
+from sracl_dist.run_folder import RunFolder
 
 VECTOR_WIDTH = 384
 """Width of the vectors of users' profiles; that of small text encoders."""

@@ -19,7 +19,6 @@ from statistics import median
 import numpy as np
 import torch
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.bench.machine import BYTES_PER_GB, peak_rss_gb, seconds, waited_s
 from sracl_dist.bench.train import say_waiting
 from sracl_dist.bench.train_variant import Variant
@@ -29,6 +28,7 @@ from sracl_dist.config.sections import require
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.observe import say
+from sracl_dist.run_folder import RunFolder
 
 LATER_ITEMS = 2
 """Items at the end of each history that are for validation and test."""

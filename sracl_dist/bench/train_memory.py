@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.bench.machine import BYTES_PER_GB, peak_rss_gb
 from sracl_dist.bench.train_variant import Variant
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)

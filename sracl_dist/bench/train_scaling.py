@@ -7,12 +7,12 @@ than workers, these share them, and nothing can be gained. Vectors and neighbour
 
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.bench.tables import prepared_tables
 from sracl_dist.cluster import connected
 from sracl_dist.config import Config, parse_config
@@ -20,6 +20,7 @@ from sracl_dist.config.sections import require
 from sracl_dist.model.sracl import TOTAL
 from sracl_dist.observe import say
 from sracl_dist.private_cluster import usable_cpus
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train.curve import METRICS
 from sracl_dist.train.launch import train
 
@@ -102,7 +103,7 @@ def _config(settings: TrainScalingSettings, folder: str, num_workers: int) -> Co
 def _curve(config: Config, run: RunFolder) -> list[dict[str, Any]]:
     """Train from the beginning; returns the lines of the curve."""
     folder = run.stage("train")
-    folder.delete_folder("")
+    shutil.rmtree(folder.path(), ignore_errors=True)
     train(config, run)
     return [json.loads(line) for line in folder.read_bytes(METRICS).splitlines()]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import ITEM, PAD, PLACE, TIME, USER
 from sracl_dist.data.event_order import count_up, starts_of
 from sracl_dist.data.sequences import ADDED
 from sracl_dist.data.state import Dropped, Memory
+from sracl_dist.run_folder import StageFolder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import PAD
 from sracl_dist.data.added import write_added
 from sracl_dist.data.arrivals import Arrivals
@@ -22,6 +21,7 @@ from sracl_dist.data.event_order import count_up, in_time_order, places_within, 
 from sracl_dist.data.recent import ALWAYS, Recent
 from sracl_dist.data.state import Dropped, Memory
 from sracl_dist.data.user_events import NEW, OLD_DROPPED, Events, OldEvents
+from sracl_dist.run_folder import StageFolder
 
 _ENOUGH = np.int32(1 << 30)
 """Stands for the events of what stays anyway; more than are ever taken away."""

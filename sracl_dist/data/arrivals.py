@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.data.encode import (
     ENCODED,
     ITEM_HASHES,
@@ -23,6 +22,7 @@ from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import GroupReader, open_groups
 from sracl_dist.data.known_ids import KnownIds
 from sracl_dist.data.strings import Register
+from sracl_dist.run_folder import StageFolder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import REASON, ROW, SOURCE, VALUE
 from sracl_dist.config.sections import LogColumns
 from sracl_dist.data.file_splits import FileSplit, Piece
@@ -25,6 +24,7 @@ from sracl_dist.data.rows import Reading
 from sracl_dist.data.strings import HashKey, distinct_strings
 from sracl_dist.data.times import TimeParser
 from sracl_dist.observe import Progress
+from sracl_dist.run_folder import StageFolder
 
 LONG_TEXT_BYTES = 100_000_000
 """A larger file of text has a progress line of its own, where its reader is in the job's process."""

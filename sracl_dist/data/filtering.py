@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import NUM_TRAIN, NUM_VALIDATION, PAD
 from sracl_dist.config.sections import DataConfig
 from sracl_dist.data.encode import ITEMS, TIMES, USERS
@@ -22,6 +21,7 @@ from sracl_dist.data.ordering import LENGTHS, ORDERED, partition_name
 from sracl_dist.data.splits import Split, global_time, leave_last_out, time_cuts
 from sracl_dist.errors import InputError
 from sracl_dist.observe import Progress
+from sracl_dist.run_folder import StageFolder
 
 KEPT = "work/kept/"
 KEPT_ITEMS = "work/kept/items.arrow"

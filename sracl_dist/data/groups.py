@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
+from sracl_dist.run_folder import StageFolder
 
 Group = Mapping[str, NDArray | pa.Array]
 

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import SOURCE, TEXT_COLUMNS
 from sracl_dist.config import Config, flatten
 from sracl_dist.config.sections import DataConfig
@@ -49,6 +48,7 @@ from sracl_dist.data.strings import HashCollisionError
 from sracl_dist.data.tasks import open_tasks
 from sracl_dist.ids import ITEMS_TABLE, USERS
 from sracl_dist.observe import say
+from sracl_dist.run_folder import StageFolder
 from sracl_dist.shards import Shard, committed_shards
 from sracl_dist.stages import STAGES, StageResult
 

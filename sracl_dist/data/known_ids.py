@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.data.encode import ITEM_HASHES, ITEM_IDS, ITEMS, USER_HASHES, USER_IDS, USERS
 from sracl_dist.data.groups import open_groups, write_groups
 from sracl_dist.data.strings import Hashes, Register
+from sracl_dist.run_folder import StageFolder
 
 IDS = "state/ids/"
 _LOOKUPS = {USER_IDS: (USER_HASHES, USERS), ITEM_IDS: (ITEM_HASHES, ITEMS)}

@@ -9,11 +9,11 @@ order and without gaps, and whoever comes is behind them. The files go when the 
 
 import pyarrow as pa
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.data.encode import ITEM_IDS, USER_IDS
 from sracl_dist.data.groups import open_groups, write_groups
 from sracl_dist.data.known_ids import KnownIds
 from sracl_dist.data.state import LASTING, LASTING_IDS, State, load_memory
+from sracl_dist.run_folder import StageFolder
 
 
 def save_lasting_ids(folder: StageFolder, state: State) -> None:

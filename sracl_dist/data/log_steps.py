@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sracl_dist.artifacts import STARTED, StageFolder
 from sracl_dist.columns import TIME
 from sracl_dist.config.sections import DataConfig
 from sracl_dist.data import encode, ordering, output, shuffle
@@ -22,6 +21,7 @@ from sracl_dist.data.strings import HashCollisionError, HashKey
 from sracl_dist.data.tasks import Tasks
 from sracl_dist.data.times import TimeParser
 from sracl_dist.errors import InputError
+from sracl_dist.run_folder import StageFolder
 
 WORK = "work"
 PLAN = "work/plan.json"
@@ -103,8 +103,7 @@ class LogSteps:
         facts = {"shard_rows": self.data.shard_rows, "num_splits": len(self.splits)}
         plan = self.folder.read_json(PLAN) if self.folder.exists(PLAN) else {}
         if {name: plan.get(name) for name in facts} != facts:
-            kept = (STARTED, LASTING_IDS, LASTING)
-            self.folder.delete(name for name in self.folder.files() if name not in kept)
+            self.folder.delete(name for name in self.folder.files() if name not in (LASTING_IDS, LASTING))
             self.key = HashKey.new()
             plan = facts | {"key": [self.key.first, self.key.second]}
             plan["dates"] = _has_dates(self.splits, self._format(None))

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.data.encode import (
     ENCODED,
     ITEM_HASHES,
@@ -34,6 +33,7 @@ from sracl_dist.data.known_ids import save_lookup
 from sracl_dist.data.lasting_ids import load_lasting_ids
 from sracl_dist.data.strings import HashKey, Register, hash_strings
 from sracl_dist.observe import Progress
+from sracl_dist.run_folder import StageFolder
 
 NUMBERS = "work/numbers/"
 USERS_FILE, ITEMS_FILE, SUMMARY = "work/users.arrow", "work/items.arrow", "work/numbering.json"

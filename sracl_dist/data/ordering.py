@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import VALUE
 from sracl_dist.data.encode import ITEM_IDS, ITEMS, ROWS, TIMES, USERS, split_name
 from sracl_dist.data.event_order import beyond_limit, in_time_order, repeated
@@ -22,6 +21,7 @@ from sracl_dist.data.groups import open_groups, write_groups
 from sracl_dist.data.numbering import ITEMS_FILE, Numbering
 from sracl_dist.data.rejects import excerpts
 from sracl_dist.data.shuffle import NUM_BLOCKS, SHUFFLED
+from sracl_dist.run_folder import StageFolder
 
 ORDERED, REPEATED = "work/ordered/", "work/repeated/"
 LENGTHS = "lengths"

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import NUM_TRAIN, NUM_VALIDATION, PAD, USER, USER_ID
 from sracl_dist.data.encode import ITEMS, TIMES, USER_IDS, USERS
 from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, kept_rows
@@ -22,6 +21,7 @@ from sracl_dist.data.recent import ALWAYS, NAMES, Recent, recent_in, time_of_rec
 from sracl_dist.data.sequences import NUMBERS, SEQUENCES, USERS_PER_GROUP, Sequences
 from sracl_dist.data.state import Dropped, dropped_name, save_dropped
 from sracl_dist.ids import USERS as USERS_TABLE
+from sracl_dist.run_folder import StageFolder
 from sracl_dist.shards import Shard
 
 COUNTED = "work/counted/"

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import STARTED, RunFolder, StageFolder
 from sracl_dist.config import Config
 from sracl_dist.data import output
 from sracl_dist.data.encode import ITEM_IDS, USER_IDS
@@ -31,11 +30,13 @@ from sracl_dist.data.recent import save_recent
 from sracl_dist.data.reject_table import all_repeats, unusable, write_rejects
 from sracl_dist.data.rejects import Rejects
 from sracl_dist.data.result import item_texts, items_table, make_result, text_facts
+from sracl_dist.data.sequences import ADDED
 from sracl_dist.data.sources import Source, resolve
 from sracl_dist.data.state import (
     LASTING,
     LASTING_IDS,
     LOG,
+    STATE,
     Memory,
     State,
     load_state,
@@ -47,6 +48,7 @@ from sracl_dist.data.tasks import open_tasks
 from sracl_dist.errors import StorageError
 from sracl_dist.ids import ITEMS_TABLE
 from sracl_dist.observe import say
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.stages import StageResult
 
 
@@ -66,18 +68,32 @@ def prepare(config: Config, run: RunFolder) -> StageResult:
     source, folder = resolve(config), run.stage("prepare")
     log = describe_log(config, source)
     state = load_state(folder)
-    if state is not None and can_grow(state, log, config.data):
+    if folder.damaged_before:  # files of one step name and describe those of another
+        folder.delete_folder(WORK)
+    if state is not None and not folder.damaged_before and can_grow(state, log, config.data):
         return grow(config, source, folder, state, log)
+    if state is None and folder.damaged_before and folder.files(ADDED):
+        raise _lost_ids(folder)
     if state is not None:
         if keeps_dense_ids(state.made_from, state.files, log, config.data):
             try:
                 save_lasting_ids(folder, state)
             except StorageError as error:
+                if state.generation:
+                    raise _lost_ids(folder) from None
                 say(f"prepare: dense ids are given anew, because those there were cannot be read: {error}")
-        folder.delete([LOG, *(name for name in folder.files() if name not in (STARTED, LASTING_IDS, LASTING))])
+        folder.delete([LOG, *(name for name in folder.files() if name not in (LASTING_IDS, LASTING))])
     if folder.exists(LASTING) and not keeps_dense_ids(**folder.read_json(LASTING), log=log, data=config.data):
         folder.delete([LASTING, LASTING_IDS])
     return _prepare_all(config, source, folder, log)
+
+
+def _lost_ids(folder: StageFolder) -> StorageError:
+    """A log that has grown would get other dense ids if it were read anew, and other stages have tables of the old."""
+    return StorageError(
+        f"{folder.shown(STATE)} is damaged, and with it the dense ids of a log that has grown; delete the run folder "
+        f"of {folder.shown()} and run all stages again."
+    )
 
 
 def _prepare_all(config: Config, source: Source, folder: StageFolder, log: LogFiles) -> StageResult:

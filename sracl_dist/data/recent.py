@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.data.encode import ITEMS, TIMES, USERS
 from sracl_dist.data.groups import Group, GroupReader, open_groups, write_groups
+from sracl_dist.run_folder import StageFolder
 
 RECENT_SHARE = 0.02
 """Of all events; 16 bytes each, read and written by every addition."""

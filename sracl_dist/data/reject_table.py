@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import VALUE
 from sracl_dist.data.encode import REJECTED, ROWS, split_name
 from sracl_dist.data.file_splits import FileSplit, places_of_rows, sources_of
 from sracl_dist.data.groups import open_groups
 from sracl_dist.data.ordering import REPEATED, partition_name
 from sracl_dist.data.rejects import DUPLICATE, SCHEMA
+from sracl_dist.run_folder import StageFolder
 
 REJECTS_TABLE = "rejects.parquet"
 

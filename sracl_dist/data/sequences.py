@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import MANIFEST, RunFolder, StageFolder
 from sracl_dist.columns import ITEM, ITEMS, NUM_TRAIN, NUM_VALIDATION, PLACE, TIME, TIMES, USER
 from sracl_dist.data.histories import Histories
 from sracl_dist.data.splits import leave_last_out
 from sracl_dist.errors import StorageError
+from sracl_dist.run_folder import MANIFEST, RunFolder, StageFolder
 from sracl_dist.shards import Shard, committed_shards
 from sracl_dist.shared_arrays import Room, shared_arrays
 
@@ -223,7 +223,7 @@ def _with_all_added(
 
 
 def _damaged(folder: StageFolder) -> StorageError:
-    return StorageError(f"{folder.shown(SEQUENCES)} does not list every user once in order; run jobs/prepare.py again.")
+    return StorageError(f"{folder.shown(SEQUENCES)} does not list every user once in order; {folder.anew}.")
 
 
 def _with_added(histories: SequenceRows, added: pa.Table, first: int, wanted: NDArray[np.bool_]) -> SequenceRows:
@@ -269,7 +269,7 @@ def load_sequences(run: RunFolder) -> Sequences:
     folder = run.stage("prepare")
     manifest = folder.manifest()
     if manifest is None:
-        raise StorageError(f"{folder.shown()} is not finished; run jobs/prepare.py again.")
+        raise StorageError(f"{folder.shown()} is not finished; run jobs/prepare.py.")
     num_users = manifest.rows["users"]
     made_from = folder.signature([MANIFEST, f"{SEQUENCES}/", f"{ADDED}/"])
     return Sequences(

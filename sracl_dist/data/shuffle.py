@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.data.encode import ENCODED, ITEMS, ROWS, TIMES, USERS, split_name
 from sracl_dist.data.event_order import beyond_limit
 from sracl_dist.data.file_splits import FileSplit
 from sracl_dist.data.groups import Group, GroupReader, open_groups, write_groups
 from sracl_dist.data.numbering import BUSY_USERS, ITEMS_FILE, NUMBERS, Numbering
+from sracl_dist.run_folder import StageFolder
 
 SHUFFLED = "work/shuffled/"
 NUM_BLOCKS, NUM_OVER_LIMIT = "num_blocks", "num_over_limit"

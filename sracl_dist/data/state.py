@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import PAD
 from sracl_dist.data.encode import ITEMS, TIMES, USERS
 from sracl_dist.data.groups import Group, open_groups, write_groups
 from sracl_dist.data.interactions import Tally
 from sracl_dist.data.known_ids import IDS
 from sracl_dist.data.strings import HashKey
-from sracl_dist.errors import StorageError
+from sracl_dist.run_folder import StageFolder
 
 STATE = "state/"
 LOG = "state/log.json"
@@ -143,7 +142,7 @@ def load_state(folder: StageFolder) -> State | None:
     try:
         return State(**folder.read_json(LOG))
     except TypeError:
-        raise StorageError(f"{folder.shown(LOG)} is damaged; delete it and run the stage prepare again.") from None
+        raise folder.damaged(LOG) from None
 
 
 def save_state(folder: StageFolder, state: State) -> None:

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import ITEM_ID, USER_ID
 from sracl_dist.data.synthetic.events import STEP_SHARES, STEPS, Counts, shard_events
 from sracl_dist.data.synthetic.item_texts import ITEMS_PER_SHARD, interest_names, items_table
@@ -31,6 +30,7 @@ from sracl_dist.data.synthetic.population import Population
 from sracl_dist.data.synthetic.settings import BLOCK_ITEMS, SyntheticLogSettings
 from sracl_dist.errors import ConfigError, StageError, StorageError
 from sracl_dist.observe import Progress
+from sracl_dist.run_folder.folder import Folder
 
 __all__ = ["SyntheticLogSettings", "write_log"]
 
@@ -80,16 +80,16 @@ def write_log(folder: str | Path, settings: SyntheticLogSettings) -> dict[str, A
     return facts
 
 
-def _output(folder: str | Path) -> StageFolder:
+def _output(folder: str | Path) -> Folder:
     path = Path(folder).expanduser().resolve()
-    return StageFolder(fs.LocalFileSystem(), str(path.parent), path.name, "OUTPUT_FOLDER")
+    return Folder(fs.LocalFileSystem(), str(path), "OUTPUT_FOLDER", "jobs/generate.py")
 
 
 def _part(kind: str, shard: int) -> str:
     return f"{kind}/part-{shard:05d}.parquet"
 
 
-def _claim(output: StageFolder, settings: SyntheticLogSettings) -> None:
+def _claim(output: Folder, settings: SyntheticLogSettings) -> None:
     """Leave the settings in the folder; refuse one with other settings, or with files of something else."""
     wanted = {"version": VERSION, **settings.identity()}
     if output.exists(SETTINGS_FILE):
@@ -108,7 +108,7 @@ def _claim(output: StageFolder, settings: SyntheticLogSettings) -> None:
         output.write_json(SETTINGS_FILE, wanted)
 
 
-def _write_items(output: StageFolder, population: Population, shards: list[int]) -> None:
+def _write_items(output: Folder, population: Population, shards: list[int]) -> None:
     progress = Progress("generate item texts", len(shards), "parts")
     for shard in shards:
         output.write_table(_part("items", shard), items_table(population, shard))
@@ -168,7 +168,7 @@ def _write_shard(folder: str, population: Population, shard: int) -> int:
     return events.counts.events
 
 
-def _facts(output: StageFolder, settings: SyntheticLogSettings) -> dict[str, Any]:
+def _facts(output: Folder, settings: SyntheticLogSettings) -> dict[str, Any]:
     """Add up the counts of the parts."""
     counts = Counts()
     shares = []
@@ -208,7 +208,7 @@ def _facts(output: StageFolder, settings: SyntheticLogSettings) -> dict[str, Any
     }
 
 
-def _part_counts(output: StageFolder, num_shards: int) -> Iterable[dict[str, Any]]:
+def _part_counts(output: Folder, num_shards: int) -> Iterable[dict[str, Any]]:
     for shard in range(num_shards):
         path = output.path(_part("interactions", shard))
         try:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import PAD
 from sracl_dist.data.arrivals import Arrivals
 from sracl_dist.data.event_order import in_time_order, places_within, starts_of
@@ -13,6 +12,7 @@ from sracl_dist.data.recent import Recent
 from sracl_dist.data.sequences import SequenceRows, read_sequence_rows
 from sracl_dist.data.state import LOG, STATE, Dropped, Memory
 from sracl_dist.errors import StorageError
+from sracl_dist.run_folder import StageFolder
 
 OLD_KEPT, OLD_DROPPED, NEW = 0, 1, 2
 """Where an event comes from."""

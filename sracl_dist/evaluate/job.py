@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import connected, map_shards
 from sracl_dist.columns import RANK_SEEN_KEPT, RANK_SEEN_REMOVED, TARGET, USER
 from sracl_dist.config import Config
@@ -22,6 +21,7 @@ from sracl_dist.evaluate.ranking import Ranks, rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.evaluate.slices import slice_metrics
 from sracl_dist.observe import Progress
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
 from sracl_dist.train.state import load_best_encoder
@@ -88,7 +88,7 @@ def _summarise(run: RunFolder, sequences: Sequences) -> StageResult:
     if not len(users_U):
         raise StageError("No user has a test item; lower data.min_user_interactions or change data.split.")
     table = folder.read_shards(f"{RANKS}/")
-    _require_everybody_once(table, users_U)
+    _require_everybody_once(folder, table, users_U)
     table = table.sort_by(USER)
     ranks = Ranks(
         seen_kept=table[RANK_SEEN_KEPT].to_numpy(),
@@ -117,12 +117,12 @@ def _summarise(run: RunFolder, sequences: Sequences) -> StageResult:
     )
 
 
-def _require_everybody_once(table: pa.Table, users_U: np.ndarray) -> None:
+def _require_everybody_once(folder: StageFolder, table: pa.Table, users_U: np.ndarray) -> None:
     ranked = np.sort(table[USER].to_numpy())
     if not np.array_equal(ranked, users_U):
         raise StageError(
             f"{len(ranked):,} ranks were made of {len(np.unique(ranked)):,} users where {len(users_U):,} have a test "
-            f"item; delete the stage's folder and run jobs/evaluate.py again."
+            f"item; {folder.anew}."
         )
 
 

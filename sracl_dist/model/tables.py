@@ -13,12 +13,12 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import KEY, MISSING, NEIGHBOURS
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.rows import Rows
 from sracl_dist.model.vectors_on_disk import read_vectors
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shared_arrays import Room, shared_arrays
 
 
@@ -183,8 +183,8 @@ def _by_key(folder: StageFolder, name: str, table: pa.Table, column: str, first:
     order = np.argsort(keys, kind="stable")
     if not np.array_equal(keys[order], np.arange(first, first + num)):
         raise StorageError(
-            f"{folder.path(name)} has {len(np.unique(keys)):,} different keys in {len(keys):,} rows where the run has "
-            f"{num:,} ids from {first}; run jobs/{folder.name}.py again."
+            f"{folder.shown(name)} has {len(np.unique(keys)):,} different keys in {len(keys):,} rows where the run has "
+            f"{num:,} ids from {first}; {folder.anew}."
         )
     lists = table[column]
     if table.num_rows == 0:
@@ -197,6 +197,6 @@ def _require_ids(folder: StageFolder, name: str, ids: NDArray[Any], first: int, 
     wrong = ids[(ids != MISSING) & ((ids < first) | (ids >= first + num))]
     if wrong.size:
         raise StorageError(
-            f"{folder.path(name)} names the neighbour {wrong[0]} where ids run from {first} to {first + num - 1}; "
-            f"run jobs/{folder.name}.py again."
+            f"{folder.shown(name)} names the neighbour {wrong[0]} where ids run from {first} to {first + num - 1}; "
+            f"{folder.anew}."
         )

@@ -6,9 +6,9 @@ N keys, P width.
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import KEY, VECTOR
 from sracl_dist.errors import StorageError
+from sracl_dist.run_folder import StageFolder
 from sracl_dist.shared_arrays import Room, shared_arrays
 
 
@@ -27,7 +27,7 @@ def _fill(room: Room, folder: StageFolder, kind: str, first: int, num: int) -> N
     name = f"{kind}/"
     shards = [shard for shard in folder.files(name) if shard.endswith(".parquet")]
     if not shards:
-        raise StorageError(f"{folder.path(name)} holds no table; run the stage {folder.name} again.")
+        raise StorageError(f"{folder.shown(name)} holds no table; {folder.anew}.")
     vectors: NDArray[np.float32] | None = None
     times_N, num_rows = np.zeros(first + num, dtype=np.int32), 0
     for shard in shards:
@@ -43,10 +43,10 @@ def _fill(room: Room, folder: StageFolder, kind: str, first: int, num: int) -> N
             continue
         values = table[VECTOR].chunk(0).flatten().to_numpy(zero_copy_only=False).reshape(len(keys), width)
         if not np.isfinite(values).all():
-            raise StorageError(f"{folder.path(name)} holds vectors that are not finite; run jobs/embed.py again.")
+            raise StorageError(f"{folder.shown(name)} holds vectors that are not finite; {folder.anew}.")
         vectors[keys[inside]] = values[inside]
     if num_rows != num or not (times_N[first:] == 1).all() or vectors is None:
         raise StorageError(
-            f"{folder.path(name)} has {int((times_N > 0).sum()):,} different keys in {num_rows:,} rows where the run "
-            f"has {num:,} ids from {first}; run jobs/{folder.name}.py again."
+            f"{folder.shown(name)} has {int((times_N > 0).sum()):,} different keys in {num_rows:,} rows where the run "
+            f"has {num:,} ids from {first}; {folder.anew}."
         )

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.cluster import Cluster, broadcast_shards, connected
 from sracl_dist.columns import MISSING
 from sracl_dist.config import Config
@@ -37,6 +36,7 @@ from sracl_dist.neighbours.update import (
 )
 from sracl_dist.observe import Progress, say
 from sracl_dist.profiles.vectors import FIRST_KEY, VectorShards
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import pending_shards, plan_shards
 from sracl_dist.stages import StageResult
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.cluster import map_shards
 from sracl_dist.config.sections import NeighboursConfig
 from sracl_dist.neighbours.part import Query, refuse_broken
@@ -16,6 +15,7 @@ from sracl_dist.neighbours.quality import recall, sample_rows
 from sracl_dist.neighbours.ranking import merge
 from sracl_dist.observe import say
 from sracl_dist.profiles.vectors import VectorShards
+from sracl_dist.run_folder import StageFolder
 
 TRAINING_SEED, TUNING_SEED = 2, 1
 """Choose the vectors that the centres are learned from, and the rows that probes are tuned on; these are others than

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import BRAND, CATEGORIES, ITEM
 from sracl_dist.config.sections import NeighboursConfig
+from sracl_dist.run_folder import RunFolder
 
 NO_GROUP = -1
 

@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, SCORES
 from sracl_dist.config.sections import NeighboursConfig
 from sracl_dist.neighbours.plan import SearchPlan
 from sracl_dist.neighbours.ranking import Ranked
 from sracl_dist.profiles.vectors import VectorShards
+from sracl_dist.run_folder import StageFolder
 
 FOLDER = "lists/"
 HASH = "vector_hash"

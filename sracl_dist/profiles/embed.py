@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import connected, map_shards
 from sracl_dist.columns import KEY, TEXT, VECTOR
 from sracl_dist.config import Config
@@ -14,6 +13,7 @@ from sracl_dist.observe import Progress
 from sracl_dist.profiles.models import resolve_model
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
 from sracl_dist.profiles.vectors import FIRST_KEY
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import (
     ERROR,
     FINISH_REASON,
@@ -37,6 +36,7 @@ from sracl_dist.profiles.prompts import load_template
 from sracl_dist.profiles.rate import rate_name
 from sracl_dist.profiles.store import AnswerStore
 from sracl_dist.profiles.texts import load_training_texts
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import StageResult
 
 

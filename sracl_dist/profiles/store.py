@@ -4,6 +4,7 @@ It holds what the engine said. What is wrong with a text is told anew at every r
 answers too.
 """
 
+import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -13,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, PROMPT_HASH, TEXT
+from sracl_dist.errors import StorageError
 from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE
 from sracl_dist.profiles.quality import failure_of
 from sracl_dist.profiles.rate import Rate
+from sracl_dist.run_folder import StageFolder
+from sracl_dist.run_folder.plain import dataclass_from
 
 STORE = "generated/"
 RATES = f"{STORE}rates.json"
@@ -59,8 +62,10 @@ class AnswerStore:
 
     def rate(self, engine: str) -> Rate | None:
         """How fast an engine was when it last answered many prompts, or None."""
-        rates = self._folder.read_json(RATES) if self._folder.exists(RATES) else {}
-        return Rate(**rates[engine]) if engine in rates else None
+        with contextlib.suppress(StorageError, ValueError):  # of a stage that has not begun, which may be damaged
+            rates = self._folder.read_json(RATES) if self._folder.exists(RATES) else {}
+            return dataclass_from(Rate, rates[engine]) if engine in rates else None
+        return None
 
     def keep_rate(self, engine: str, rate: Rate) -> None:
         """Remember how fast an engine is, for the next estimate."""

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import BRAND, CATEGORIES, DESCRIPTION, ITEM, ITEM_ID, TITLE
 from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import StorageError
+from sracl_dist.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def load_training_texts(run: RunFolder) -> TrainingTexts:
     table = folder.read_table("items.parquet", [ITEM, ITEM_ID, TITLE, BRAND, CATEGORIES, DESCRIPTION]).sort_by(ITEM)
     sequences = load_sequences(run)
     if not np.array_equal(table[ITEM].to_numpy(), np.arange(1, sequences.num_items + 1)):
-        raise StorageError(f"{folder.path('items.parquet')} does not list items 1..V; run jobs/prepare.py again.")
+        raise StorageError(f"{folder.shown('items.parquet')} does not list items 1..V; {folder.anew}.")
     return TrainingTexts(_item_texts(table), sequences)
 
 

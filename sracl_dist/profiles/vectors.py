@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import KEY, VECTOR
 from sracl_dist.errors import StorageError
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard, committed_shards
 
 FIRST_KEY = {"items": 1, "users": 0}
@@ -29,7 +29,7 @@ class VectorShards:
         manifest = self._folder.manifest()
         last = [manifest.rows[kind] + self.first_key] if manifest else stops[-1:]
         if not self._shards or starts != [self.first_key, *stops[:-1]] or stops[-1:] != last:
-            raise StorageError(f"{self._folder.path(kind)} does not hold every key once; run jobs/embed.py again.")
+            raise StorageError(f"{self._folder.shown(kind)} does not hold every key once; {self._folder.anew}.")
         self.stop_key = stops[-1]
         self.num_rows = self.stop_key - self.first_key
         self.width = len(self._read_shard(self._shards[0])[0])
@@ -61,13 +61,13 @@ class VectorShards:
     def _read_shard(self, shard: Shard) -> NDArray[np.float32]:
         table = self._folder.read_table(shard.name, [KEY, VECTOR]).sort_by(KEY).combine_chunks()
         if not np.array_equal(table[KEY].to_numpy(), np.arange(shard.start, shard.stop)):
-            raise StorageError(f"{self._folder.path(shard.name)} lacks keys or doubles them; run jobs/embed.py again.")
+            raise StorageError(f"{self._folder.shown(shard.name)} lacks keys or doubles them; {self._folder.anew}.")
         column = table[VECTOR].chunk(0) if table.num_rows else pa.array([], table.schema.field(VECTOR).type)
         width = column.type.list_size
         if width != getattr(self, "width", width):
             raise StorageError(
                 f"The vector of key {shard.start} of {self.kind} has {width} numbers and that of key {self.first_key} "
-                f"has {self.width}; run jobs/embed.py again."
+                f"has {self.width}; {self._folder.anew}."
             )
         vectors: NDArray[np.float32] = column.flatten().to_numpy().reshape(shard.num_rows, width)
         return vectors

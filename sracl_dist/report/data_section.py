@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.columns import REASON, SOURCE
 from sracl_dist.report.elements import (
     TITLE_CHARS,
@@ -23,6 +22,7 @@ from sracl_dist.report.elements import (
 )
 from sracl_dist.report.lookups import Source
 from sracl_dist.report.plots import histogram
+from sracl_dist.run_folder import StageFolder
 
 REJECTS = "rejects.parquet"
 SPLITS = {

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import ITEM, ITEM_ID, NUM_TRAIN_INTERACTIONS, PAD, TITLE, USER, USER_ID
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.ids import USERS
 from sracl_dist.report.elements import TITLE_CHARS, clipped
+from sracl_dist.run_folder import RunFolder, StageFolder
 
 ITEMS_TABLE = "items.parquet"
 USERS_TABLE = "users.parquet"

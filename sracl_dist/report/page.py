@@ -7,7 +7,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.report.data_section import data_section
 from sracl_dist.report.elements import TITLE_CHARS, Section, clipped, count, metric
@@ -18,6 +17,7 @@ from sracl_dist.report.recommendation_samples import recommendations_section
 from sracl_dist.report.record import packages_section, settings_section, times_section
 from sracl_dist.report.results import PROTOCOLS, metrics_section, slices_section, training_section
 from sracl_dist.report.search import search_sections
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import StageResult
 from sracl_dist.visible import visible
 

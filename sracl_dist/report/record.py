@@ -7,8 +7,8 @@ from sracl_dist.config.schema import all_keys
 from sracl_dist.observe import duration
 from sracl_dist.report.elements import Column, Group, Section, Table, clipped, count
 from sracl_dist.report.lookups import Source
+from sracl_dist.run_folder.locations import shown_location
 from sracl_dist.stages import STAGES
-from sracl_dist.storage import shown_location
 
 
 def times_section(source: Source) -> Section:

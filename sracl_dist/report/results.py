@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.evaluate.metrics import METRICS
 from sracl_dist.report.elements import (
     Column,
@@ -19,6 +18,7 @@ from sracl_dist.report.elements import (
 )
 from sracl_dist.report.lookups import CURVE_FILE, Source
 from sracl_dist.report.plots import Curve, line_chart
+from sracl_dist.run_folder import StageFolder
 
 PROTOCOLS = {"seen_kept": "seen items kept", "seen_removed": "seen items removed"}
 TOTAL = "total"

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sracl_dist.artifacts import shown_location
 from sracl_dist.report.elements import NOTHING, Column, Group, Section, Table, clipped, count, metric, words
 from sracl_dist.report.lookups import Source
 from sracl_dist.report.plots import drawn
 from sracl_dist.report.results import PROTOCOLS
+from sracl_dist.run_folder.locations import shown_location
 from sracl_dist.tune.outputs import BEST_CONFIG, shown_value
 from sracl_dist.tune.plots import drawings
 from sracl_dist.tune.records import FOLDER, SEARCH, SPACE, Records
@@ -17,6 +17,7 @@ from sracl_dist.tune.space import Space, read_space
 def search_sections(source: Source) -> list[Section]:
     """The section about the search, or none."""
     folder = source.run.stage(FOLDER)
+    folder.require_whole(folder.manifest())
     records = Records(folder)
     if not folder.exists(SEARCH) or not records.trials:
         return []

@@ -9,6 +9,7 @@ from sracl_dist.errors import SraclError, StorageError
 from sracl_dist.evaluate.metrics import METRICS
 from sracl_dist.evaluate.paired import PROTOCOLS, PairedTest, UserMetrics, compare, user_metrics
 from sracl_dist.results.plan import SeedRun, Variant
+from sracl_dist.run_folder import in_words
 
 TESTED = ("ndcg@20", "hr@20")
 SLICE_METRICS = ("hr@20", "ndcg@20")
@@ -100,11 +101,16 @@ def read_outcome(run: SeedRun) -> SeedOutcome:
         StorageError: it is not finished, or a file is damaged.
     """
     folder = run.folder
-    train = folder.stage("train").manifest()
+    train, evaluation = (folder.stage(name).manifest() for name in ("train", "evaluate"))
+    if train is None or evaluation is None:
+        raise StorageError(f"The run in {folder.shown} is not finished; run the same command again.")
+    if damage := folder.stage("evaluate").damage(evaluation, thorough=True):
+        raise StorageError(
+            f"The results in {folder.shown} are damaged ({in_words(damage)}); run the same command again, which "
+            f"repairs them."
+        )
     report = folder.stage("evaluate").read_json(METRICS_FILE)
     try:
-        if train is None:
-            raise KeyError("manifest of the stage train")
         return SeedOutcome(
             seed=run.seed,
             folder=folder.shown,
@@ -116,8 +122,8 @@ def read_outcome(run: SeedRun) -> SeedOutcome:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(
-            f"The results in {folder.shown} are damaged ({type(error).__name__}: {error}); "
-            f"delete train/manifest.json there and run it again."
+            f"The results in {folder.shown} are not those of this program ({type(error).__name__}: {error}); delete "
+            f"the folder and run the same command again."
         ) from None
 
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sracl_dist.artifacts import TABLE_STAGES, RunFolder
 from sracl_dist.config import Config, flatten, load_config
 from sracl_dist.errors import ConfigError
+from sracl_dist.run_folder import TABLE_STAGES, RunFolder
+from sracl_dist.run_folder.locations import location_below, shown_location
 from sracl_dist.secrets import referenced
 from sracl_dist.stages import STAGES
-from sracl_dist.storage import location_below, shown_location
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from sracl_dist.artifacts import TABLE_STAGES
 from sracl_dist.errors import SraclError
 from sracl_dist.observe import say
 from sracl_dist.pipeline import die_with, run_pipeline
 from sracl_dist.results.plan import SeedRun, tables_path
+from sracl_dist.run_folder import TABLE_STAGES
+from sracl_dist.run_folder.locations import shown_location
 from sracl_dist.stages import STAGES, stage_status, stages_up_to
-from sracl_dist.storage import shown_location
 
 LAST_STAGE = "evaluate"
 
@@ -35,7 +35,7 @@ class Task:
         """Whether nothing is left to do; what cannot be told is left to the task's own process, which says why."""
         run, config = self.run.folder, self.run.config
         try:
-            return all(stage_status(STAGES[name], config, run).done for name in self.stages)
+            return all(stage_status(STAGES[name], config, run, thorough=True).done for name in self.stages)
         except SraclError:
             return False
 

@@ -2,7 +2,7 @@
 
 import json
 
-from sracl_dist.artifacts import StageFolder
+from sracl_dist.run_folder import StageFolder
 from sracl_dist.train.state import Progress
 
 METRICS = "metrics.jsonl"

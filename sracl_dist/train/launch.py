@@ -23,7 +23,6 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.cluster import connected
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences, load_sequences
@@ -31,6 +30,7 @@ from sracl_dist.errors import SraclError, StageError, StorageError, first_line, 
 from sracl_dist.meeting import keep_store_on_loopback
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import say
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.stages import StageResult
 from sracl_dist.train.curve import METRICS, write_curve
 from sracl_dist.train.display import Display
@@ -40,13 +40,11 @@ from sracl_dist.train.loop import make_batches, require_trainable
 from sracl_dist.train.room import EndWithoutRoom, RoomOfWorkers
 from sracl_dist.train.state import (
     BEST,
-    DESCRIPTION,
-    ENCODER,
     WEIGHTS,
     Progress,
     num_parameters_in,
-    progress_of,
-    read_description,
+    read_progress,
+    read_published,
 )
 from sracl_dist.train.trackers import Trackers
 from sracl_dist.train.work import (
@@ -55,6 +53,7 @@ from sracl_dist.train.work import (
     SELECTED,
     STAGE,
     StopBySignal,
+    train_anew,
     work,
 )
 
@@ -120,7 +119,7 @@ class _EndAtOnce(UserCallback):
 def _run_workers(config: Config, run: RunFolder, room: RoomOfWorkers, board: Any) -> Result:
     folder = run.stage(STAGE)
     # Ray Train's controller writes this file first, and if it cannot, dies with a trace instead of a reason.
-    folder.write_bytes(f"{CHECKPOINTS}/{STORAGE_MARKER}", b"writable")
+    folder.plain.write_bytes(f"{CHECKPOINTS}/{STORAGE_MARKER}", b"writable")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
     try:
         return _make_ray_trainer(config, run, room, board).fit()
@@ -229,12 +228,14 @@ def _outcome(folder: StageFolder, result: Result) -> tuple[Progress, Checkpoint]
     if result.checkpoint is None:
         raise StageError("Training ended without a checkpoint; run it again with a larger train.max_failures.")
     with result.checkpoint.as_directory() as directory:
-        progress = progress_of(read_description(Path(directory) / CHECKPOINT_FOLDER))
+        progress = read_progress(
+            Path(directory) / CHECKPOINT_FOLDER, place=result.checkpoint.path, anew=train_anew(folder)
+        )
     kept = {int(metrics[SELECTED]): checkpoint for checkpoint, metrics in result.best_checkpoints or []}
     if progress.best_epoch not in kept:
         raise StageError(
-            f"The checkpoint of epoch {progress.best_epoch} is missing in {folder.path(CHECKPOINTS)}; "
-            f"delete that folder and run jobs/train.py again."
+            f"The checkpoint of epoch {progress.best_epoch} is missing in {folder.shown(CHECKPOINTS)}; "
+            f"{train_anew(folder)}."
         )
     best = kept[progress.best_epoch]
     _delete_orphans(folder, [result.checkpoint, best])
@@ -245,18 +246,17 @@ def _publish(
     config: Config, folder: StageFolder, progress: Progress, read_best: Callable[[str], bytes], num_targets: int
 ) -> StageResult:
     """Put the selected checkpoint where later stages find it, and describe the run."""
-    weights = read_best(WEIGHTS)
-    folder.write_bytes(BEST + WEIGHTS, weights)
-    for name in (ENCODER, DESCRIPTION):
-        folder.write_bytes(BEST + name, read_best(name))
+    files = read_published(read_best, place=f"of epoch {progress.best_epoch}", anew=folder.anew)
+    for name, content in files.items():
+        folder.write_bytes(BEST + name, content)
     write_curve(folder, progress)
-    return _describe(config, progress, num_targets, num_parameters_in(weights), folder)
+    return _describe(config, progress, num_targets, num_parameters_in(files[WEIGHTS]), folder)
 
 
 def _delete_orphans(folder: StageFolder, kept: Sequence[Checkpoint]) -> None:
     """Checkpoints that were uploaded but not recorded when the run was killed; Ray Train leaves them for ever."""
     wanted = {PurePosixPath(checkpoint.path).name for checkpoint in kept}
-    names = (PurePosixPath(name) for name in folder.files(CHECKPOINTS))
+    names = (PurePosixPath(name) for name in folder.library_files(CHECKPOINTS))
     folder.delete(str(name) for name in names if len(name.parts) > 2 and name.parts[1] not in wanted)
 
 

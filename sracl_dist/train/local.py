@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from sracl_dist import observe
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config
-from sracl_dist.errors import StageError
+from sracl_dist.errors import StageError, StorageError
+from sracl_dist.run_folder import RunFolder, StageFolder
+from sracl_dist.run_folder.plain import parse_sealed_json, sealed_json
 from sracl_dist.train.curve import write_curve
 from sracl_dist.train.loop import Trainer, fit
 from sracl_dist.train.saving import SaveSchedule
@@ -37,7 +38,7 @@ class LocalCheckpoints:
 
     def __init__(self, folder: StageFolder) -> None:
         self._folder = folder
-        self._kept: dict[str, str] = folder.read_json(KEPT) if folder.exists(KEPT) else {}
+        self._kept: dict[str, str] = self._read_kept() if folder.exists(KEPT) else {}
 
     def save(self, trainer: Trainer, progress: Progress) -> None:
         """Write a checkpoint, and delete those that are no longer needed."""
@@ -49,9 +50,9 @@ class LocalCheckpoints:
         self._kept["last"] = place
         if progress.epoch_step == 0 and progress.best_epoch == progress.epoch:
             self._kept["best"] = place
-        self._folder.write_json(KEPT, self._kept)
+        self._folder.write_bytes(KEPT, sealed_json(self._kept))
         wanted = tuple(f"{name}/" for name in self._kept.values())
-        names = self._folder.files(LOCAL)
+        names = self._folder.library_files(LOCAL)
         self._folder.delete(name for name in names if name != KEPT and not name.startswith(wanted))
 
     def restore(self, trainer: Trainer) -> Progress:
@@ -63,10 +64,19 @@ class LocalCheckpoints:
         if "last" not in self._kept:
             return Progress()
         with tempfile.TemporaryDirectory(prefix="sracl-") as directory:
-            for name in self._folder.files(self._kept["last"]):
+            for name in self._folder.library_files(self._kept["last"]):
                 Path(directory, Path(name).name).write_bytes(self._folder.read_bytes(name))
-            place, anew = self._folder.path(self._kept["last"]), f"delete {self._folder.path(LOCAL)} to train anew"
-            return trainer.load(Path(directory), place=place, anew=anew)
+            return trainer.load(Path(directory), place=self._folder.shown(self._kept["last"]), anew=self._anew)
+
+    def _read_kept(self) -> dict[str, str]:
+        try:
+            return parse_sealed_json(self._folder.read_bytes(KEPT))
+        except ValueError:
+            raise StorageError(f"{self._folder.shown(KEPT)} is damaged; {self._anew}.") from None
+
+    @property
+    def _anew(self) -> str:
+        return f"delete {self._folder.shown(LOCAL)} and run jobs/train.py, which trains anew"
 
     def read_best(self, name: str) -> bytes:
         """A file of the best epoch's checkpoint."""

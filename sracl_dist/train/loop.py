@@ -31,7 +31,7 @@ from sracl_dist.train.optimiser import learning_rate, make_optimiser
 from sracl_dist.train.prefetch import made_ahead
 from sracl_dist.train.prefixes import PrefixBatches
 from sracl_dist.train.rowwise import RowwiseAdamW
-from sracl_dist.train.state import Progress, load_checkpoint, made_from, save_checkpoint
+from sracl_dist.train.state import Progress, load_checkpoint, made_from, save_checkpoint, tables_read
 from sracl_dist.train.tally import GRADIENT_NORM, Tally
 from sracl_dist.train.validation import validate
 from sracl_dist.train.worker import Worker
@@ -107,7 +107,7 @@ def make_trainer(config: Config, sequences: Sequences, tables: SemanticTables, w
         model=model,
         parallel=parallel,
         optimiser=make_optimiser(config.train, model),
-        source=made_from(config, sequences.num_users, sequences.num_items),
+        source=made_from(config, sequences.num_users, sequences.num_items, tables_read(tables.run)),
     )
 
 

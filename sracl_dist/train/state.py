@@ -10,11 +10,13 @@ A checkpoint lies between two steps, and every step seeds its random numbers fro
 the worker's rank; hence there is no state of a random generator to keep.
 """
 
+import hashlib
 import json
 import math
 import os
 import shutil
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, flatten
 from sracl_dist.config.sections import ModelConfig
-from sracl_dist.errors import StorageError, first_line
+from sracl_dist.errors import ConfigError, StorageError, first_line
 from sracl_dist.model.encoders import SequenceEncoder, inference_encoder
 from sracl_dist.model.sracl import Recommender
+from sracl_dist.run_folder import RunFolder
+from sracl_dist.run_folder.plain import dataclass_from, parse_sealed_json, sealed_json
 from sracl_dist.stages import STAGES
 
 WEIGHTS = "model.safetensors"
@@ -39,6 +42,7 @@ OPTIMISER = "optimiser.safetensors"
 DESCRIPTION = "checkpoint.json"
 BEST = "best/"
 """Folder of the stage train with the selected checkpoint's weights, encoder and description."""
+NUMBER_OF_ITEMS = "number of items"
 SETTINGS = STAGES["train"].settings
 """What a checkpoint is bound to; fields that cannot change a result, such as the number of workers, may differ."""
 
@@ -69,10 +73,16 @@ class Progress:
     """One line of metrics.jsonl per finished epoch."""
 
 
-def made_from(config: Config, num_users: int, num_items: int) -> dict[str, Any]:
-    """What a checkpoint is bound to: settings by key, and the numbers of users and items."""
+def made_from(config: Config, num_users: int, num_items: int, tables: dict[str, str]) -> dict[str, Any]:
+    """What a checkpoint is bound to: settings by key, the numbers of users and items, and the tables that were read."""
     settings = flatten(config, SETTINGS, with_neutral=False)
-    return {**settings, "number of users": num_users, "number of items": num_items}
+    return {**settings, "number of users": num_users, NUMBER_OF_ITEMS: num_items, **tables}
+
+
+def tables_read(run: RunFolder) -> dict[str, str]:
+    """Fingerprints of the stages that training reads, as far as they are there."""
+    manifests = {name: run.stage(name).manifest() for name in STAGES["train"].inputs}
+    return {f"the stage {name}": manifest.fingerprint for name, manifest in manifests.items() if manifest is not None}
 
 
 def save_checkpoint(
@@ -86,8 +96,9 @@ def save_checkpoint(
     save_file(_on_cpu(model.encoder.inference_tensors()), temporary / ENCODER)
     save_file(_on_cpu(model.memory()), temporary / MEMORY)
     save_file(_on_cpu(_optimiser_tensors(model, optimiser)), temporary / OPTIMISER)
-    description = {"made_from": source, "progress": asdict(progress)}
-    (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+    description = {"made_from": source, "progress": asdict(progress), "files": files}
+    (temporary / DESCRIPTION).write_bytes(sealed_json(description))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
 
@@ -115,40 +126,73 @@ def load_checkpoint(
         StorageError: the checkpoint is damaged, or was made from other settings or another catalogue.
     """
     try:
-        description = _description(folder)
+        description = _parse((folder / DESCRIPTION).read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(place, error, anew) from None
-    _require_same(place, anew, description["made_from"], source)
+    _require_same(place, anew, description.made_from, source)
     try:
-        tensors = {**load_file(folder / WEIGHTS), **load_file(folder / MEMORY)}
-        model.load_state_dict(tensors)
+        for name in description.files:
+            _require_same_content(description, name, _sha256(folder / name))
+        model.load_state_dict({**load_file(folder / WEIGHTS), **load_file(folder / MEMORY)})
         _restore_optimiser(model, optimiser, load_file(folder / OPTIMISER))
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
         raise _damaged(place, error, anew) from None
-    return progress_of(description)
+    return description.progress
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """Content of checkpoint.json.
+def read_published(read: Callable[[str], bytes], *, place: str, anew: str) -> dict[str, bytes]:
+    """The files of a checkpoint that later stages read, by name; `read` yields a file's content.
+
+    Raises:
+        StorageError: one is damaged.
+    """
+    try:
+        files = {name: read(name) for name in (WEIGHTS, ENCODER, DESCRIPTION)}
+        description = _parse(files[DESCRIPTION])
+        for name in (WEIGHTS, ENCODER):
+            _require_same_content(description, name, hashlib.sha256(files[name]).hexdigest())
+    except (OSError, ValueError, StorageError) as error:
+        raise _damaged(place, error, anew) from None
+    return files
+
+
+def read_progress(folder: Path, *, place: str, anew: str) -> Progress:
+    """Where training stood when a checkpoint was written; arguments as for `load_checkpoint`.
 
     Raises:
         StorageError: it cannot be read.
     """
     try:
-        return _description(folder)
+        return _parse((folder / DESCRIPTION).read_bytes()).progress
     except (OSError, ValueError) as error:
-        raise _damaged(str(folder), error) from None
+        raise _damaged(place, error, anew) from None
 
 
-def _description(folder: Path) -> dict[str, Any]:
-    description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    return description
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """What checkpoint.json holds."""
+
+    made_from: dict[str, Any]
+    progress: Progress
+    files: dict[str, str]
+    """SHA-256 of every file of tensors."""
 
 
-def progress_of(description: dict[str, Any]) -> Progress:
-    """Where training stood when the described checkpoint was written."""
-    known = {member.name for member in fields(Progress)}
-    return Progress(**{name: value for name, value in description["progress"].items() if name in known})
+def _parse(content: bytes) -> _Description:
+    """Raises ValueError where a character of it has changed."""
+    value = parse_sealed_json(content)
+    return dataclass_from(_Description, value | {"progress": dataclass_from(Progress, value.get("progress"))})
+
+
+def _require_same_content(description: _Description, name: str, sha256: str) -> None:
+    """Raises ValueError where a file is not what was written."""
+    if sha256 != description.files.get(name):
+        raise ValueError(f"{name} was changed")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def num_parameters_in(weights: bytes) -> int:
@@ -172,21 +216,34 @@ def load_best_encoder(run: RunFolder, num_items: int, device: torch.device) -> S
         StorageError: it is damaged, or was trained for another catalogue.
     """
     folder = run.stage("train")
-    source = folder.read_json(BEST + DESCRIPTION)["made_from"]
-    if source["number of items"] != num_items:
-        raise StorageError(
-            f"{folder.path(BEST)} was trained for {source['number of items']:,} items and the run now has "
-            f"{num_items:,}; run jobs/train.py again."
-        )
-    prefix = "model."
-    settings = {key.removeprefix(prefix): value for key, value in source.items() if key.startswith(prefix)}
-    encoder = inference_encoder(ModelConfig(**settings), num_items)
     try:
-        # Taken over instead of copied: the table of a large catalogue is most of what there is.
-        encoder.load_state_dict(load_tensors(folder.read_bytes(BEST + ENCODER)), assign=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise _damaged(folder.path(BEST), error) from None
-    return encoder.to(device).eval()
+        description = _parse(folder.read_bytes(BEST + DESCRIPTION))
+        trained_for = int(description.made_from[NUMBER_OF_ITEMS])
+        if trained_for != num_items:
+            raise StorageError(
+                f"{folder.shown(BEST)} was trained for {trained_for:,} items and the run now has {num_items:,}; "
+                f"{folder.anew}."
+            )
+        content = folder.read_bytes(BEST + ENCODER)
+        _require_same_content(description, ENCODER, hashlib.sha256(content).hexdigest())
+        return _encoder_of(description.made_from, num_items, load_tensors(content)).to(device).eval()
+    except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError, ConfigError) as error:
+        raise _damaged(folder.shown(BEST), error, "run jobs/train.py again, which repairs it") from None
+
+
+def _encoder_of(made_from: dict[str, Any], num_items: int, tensors: dict[str, Tensor]) -> SequenceEncoder:
+    """The described encoder; no more memory is taken than its tensors have, whatever the description says."""
+    prefix = "model."
+    settings = {key.removeprefix(prefix): value for key, value in made_from.items() if key.startswith(prefix)}
+    config = dataclass_from(ModelConfig, settings)
+    config.check()
+    if config.num_layers > len(tensors):
+        raise ValueError(f"it names {config.num_layers:,} layers and has {len(tensors):,} tensors")
+    with torch.device("meta"):
+        encoder = inference_encoder(config, num_items)
+    # Taken over instead of copied: the table of a large catalogue is most of what there is.
+    encoder.load_state_dict(tensors, assign=True)
+    return encoder
 
 
 def _optimiser_tensors(model: Recommender, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -225,7 +282,7 @@ def _require_same(place: str, anew: str, saved: dict[str, Any], wanted: dict[str
         )
 
 
-def _damaged(place: str, error: Exception, anew: str = "delete it and run jobs/train.py again") -> StorageError:
+def _damaged(place: str, error: Exception, anew: str) -> StorageError:
     return StorageError(
         f"The checkpoint {place} is damaged ({first_line(error)}); put its files back as they were, or {anew}."
     )

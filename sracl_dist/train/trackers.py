@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, flatten
 from sracl_dist.errors import SetupError, first_line
 from sracl_dist.observe import say
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.secrets import masked
 from sracl_dist.stages import STAGES
 

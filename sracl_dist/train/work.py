@@ -15,8 +15,8 @@ from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMod
 from ray.train.torch import get_device
 from ray.train.v2._internal.execution.callback import WorkerCallback
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.train.curve import write_curve
 from sracl_dist.train.display import Reporter
 from sracl_dist.train.loop import Trainer, fit
@@ -86,9 +86,13 @@ def _restore(trainer: Trainer, folder: StageFolder) -> Progress:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return Progress()
-    anew = f"delete {folder.path(CHECKPOINTS)} to train anew"
     with checkpoint.as_directory() as directory:
-        return trainer.load(Path(directory) / CHECKPOINT_FOLDER, place=checkpoint.path, anew=anew)
+        return trainer.load(Path(directory) / CHECKPOINT_FOLDER, place=checkpoint.path, anew=train_anew(folder))
+
+
+def train_anew(folder: StageFolder) -> str:
+    """What makes training begin anew, for messages."""
+    return f"delete {folder.shown(CHECKPOINTS)} and run jobs/train.py, which trains anew"
 
 
 def _report(trainer: Trainer, progress: Progress) -> None:

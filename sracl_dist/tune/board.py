@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.config import Config
 from sracl_dist.errors import ConfigError
 from sracl_dist.observe import Progress, say
+from sracl_dist.run_folder import StageFolder
 from sracl_dist.tune.outputs import runnable, shown_values
 from sracl_dist.tune.proposals import num_trials, propose
 from sracl_dist.tune.records import CONFIG, Records, Status, Trial, place_of

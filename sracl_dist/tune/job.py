@@ -1,14 +1,12 @@
 """tune: search for better settings, judged on validation, and keep what every trial brought."""
 
-import hashlib
-import json
 import shlex
 import sys
 import time
+from typing import Any
 
 import ray
 
-from sracl_dist.artifacts import Manifest, RunFolder, StageFolder, shown_location
 from sracl_dist.cluster import Cluster, connected
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import load_sequences
@@ -16,15 +14,27 @@ from sracl_dist.errors import StageError, was_interrupted
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import duration, say
 from sracl_dist.room import require_room
-from sracl_dist.stages import STAGES, require_inputs, stage_status
+from sracl_dist.run_folder import Manifest, RunFolder, StageFolder
+from sracl_dist.run_folder.locations import shown_location
+from sracl_dist.stages import STAGES, require_inputs, whole_inputs
 from sracl_dist.train.loop import make_batches, require_trainable
 from sracl_dist.tune.board import Board
 from sracl_dist.tune.outputs import BEST_CONFIG, shown_values, write_best, write_table
 from sracl_dist.tune.plots import write_plots
 from sracl_dist.tune.proposals import num_trials
-from sracl_dist.tune.records import FOLDER, SEARCH, TABLE, TRIALS, Records, made_for, open_search
+from sracl_dist.tune.records import (
+    ENDS,
+    FOLDER,
+    SEARCH,
+    SESSION,
+    TABLE,
+    Records,
+    fingerprint_of,
+    made_for,
+    require_same_search,
+)
 from sracl_dist.tune.space import Space, parse_space
-from sracl_dist.tune.trial import Checkpoints
+from sracl_dist.tune.trial import SLOTS, Checkpoints
 
 VERSION = 1
 
@@ -44,26 +54,45 @@ def tune(config: Config, run: RunFolder) -> None:
     require_inputs(STAGES["train"], config, run)
     sequences = load_sequences(run)
     require_trainable(sequences, make_batches(config, sequences))
-    folder = run.stage(FOLDER)
-    inputs = stage_status(STAGES["train"], config, run).draft.inputs
-    records = open_search(config, folder, inputs)
-    started = time.monotonic()
-    board = Board(config, space, folder, records)
-    fingerprint = hashlib.sha256(json.dumps(made_for(config, inputs), sort_keys=True).encode()).hexdigest()[:20]
-    if board.num_left:
-        folder.begin(fingerprint, keep=(f"{TRIALS}/", SEARCH))
-        _forget_state(folder, records)
-        _search(config, run, board)
-    else:
-        say(f"tune: done before, all {num_trials(config, space)} trials have ended")
-    _publish(config, folder, space, records)
-    if not board.num_left:
-        _commit(config, folder, records, fingerprint, inputs, time.monotonic() - started)
+    inputs = whole_inputs(STAGES["train"], run)
+    wanted = made_for(config, {name: manifest.fingerprint for name, manifest in inputs.items()})
+    fingerprint = fingerprint_of(wanted)
+    require_same_search(run.stage(FOLDER), wanted)
+    with run.reading(inputs), run.working_on(FOLDER, fingerprint, libraries=(f"{SESSION}/",)) as folder:
+        folder.write_json(SEARCH, wanted)
+        started, records = time.monotonic(), Records(folder)
+        board = Board(config, space, folder, records)
+        if board.num_left:
+            _forget_state(folder, records)
+            _search(config, run, board)
+        else:
+            say(f"tune: done before, all {num_trials(config, space)} trials have ended")
+        _publish(config, folder, space, records)
+        if not board.num_left:
+            manifest = Manifest(
+                stage=FOLDER,
+                fingerprint=fingerprint,
+                version=VERSION,
+                config=wanted,
+                external={},
+                inputs={name: own.fingerprint for name, own in inputs.items()},
+                **_outcome(records),
+                finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                wall_s=round(time.monotonic() - started, 2),
+            )
+            folder.commit(manifest)
     _tell(config, folder, space, records)
 
 
 def _forget_state(folder: StageFolder, records: Records) -> None:
-    """Delete what ended trials would need to go on, where the search was killed just before it did so."""
+    """Delete what ended trials would need to go on, where the search was killed just before it did so.
+
+    Checkpoints of which a file was damaged go as a whole.
+    """
+    for name in folder.damaged_before:
+        checkpoint = name.rpartition("/")[0]
+        if f"{checkpoint}/".endswith(SLOTS):
+            folder.delete(folder.files(checkpoint))
     for trial in records:
         if trial.is_done:
             Checkpoints(folder, trial.number).forget_state()
@@ -132,34 +161,16 @@ def _publish(config: Config, folder: StageFolder, space: Space, records: Records
     write_plots(config, folder, space, records)
 
 
-def _commit(
-    config: Config, folder: StageFolder, records: Records, fingerprint: str, inputs: dict[str, str], wall_s: float
-) -> None:
+def _outcome(records: Records) -> dict[str, Any]:
+    """What the manifest says of the trials."""
     best = records.best
-    folder.commit(
-        Manifest(
-            stage=FOLDER,
-            fingerprint=fingerprint,
-            version=VERSION,
-            config=made_for(config, inputs),
-            external={},
-            inputs=inputs,
-            rows={"trials": len(records.trials)},
-            details={
-                "finished": records.count("finished"),
-                "stopped": records.count("stopped"),
-                "failed": records.count("failed"),
-                "best_trial": best.id if best else None,
-            },
-            finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            wall_s=round(wall_s, 2),
-        )
-    )
+    details = {name: records.count(name) for name in ENDS}
+    return {"rows": {"trials": len(records.trials)}, "details": {**details, "best_trial": best.id if best else None}}
 
 
 def _tell(config: Config, folder: StageFolder, space: Space, records: Records) -> None:
     best = records.best
-    total, ended = num_trials(config, space), records.count("finished", "stopped", "failed")
+    total, ended = num_trials(config, space), records.count(*ENDS)
     seconds = sum(sum(trial.wall_s) for trial in records)
     say(
         f"tune: {records.count('finished')} trials finished, {records.count('stopped')} stopped early, "

@@ -19,17 +19,15 @@ from ray.tune import Callback, Checkpoint, FailureConfig, PlacementGroupFactory,
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.environment import environment
 from sracl_dist.errors import SraclError, first_line
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train.state import Progress
 from sracl_dist.tune.board import Board
-from sracl_dist.tune.records import FOLDER, Trial, config_of
+from sracl_dist.tune.records import FOLDER, SESSION, Trial, config_of
 from sracl_dist.tune.workers import train_with_peers
 
-SESSION = "session"
-"""Folder of Ray Tune's own state; deleted before and after."""
 NUMBER, EPOCH, VALUE, BEST_VALUE, WALL, ENDED, REASON = "number", "epoch", "value", "best", "wall", "ended", "reason"
 WORST = float("-inf")
 
@@ -45,7 +43,7 @@ def run_trials(config: Config, run: RunFolder, board: Board, *, max_concurrent: 
         use_gpu: whether each worker has a GPU.
     """
     folder = run.stage(FOLDER)
-    folder.delete(folder.files(SESSION))
+    folder.delete(folder.library_files(SESSION))
     bundle: dict[str, Any] = {"CPU": config.train.cpus_per_worker, **({"GPU": 1} if use_gpu else {})}
     resources = PlacementGroupFactory([bundle] * config.train.num_workers)
 
@@ -75,7 +73,7 @@ def run_trials(config: Config, run: RunFolder, board: Board, *, max_concurrent: 
             ),
         )
         tuner.fit()
-    folder.delete(folder.files(SESSION))
+    folder.delete(folder.library_files(SESSION))
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from sracl_dist.artifacts import StageFolder, shown_location
 from sracl_dist.config import Config, flatten, nested, with_values
 from sracl_dist.config.schema import all_keys
+from sracl_dist.run_folder import StageFolder
+from sracl_dist.run_folder.locations import location_below, shown_location
 from sracl_dist.secrets import referenced
 from sracl_dist.stages import STAGES
-from sracl_dist.storage import location_below
 from sracl_dist.tune.records import FOLDER, TABLE, TRIALS, Records, Trial
 from sracl_dist.tune.space import Space
 

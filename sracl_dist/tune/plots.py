@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sracl_dist.artifacts import StageFolder
 from sracl_dist.config import Config
+from sracl_dist.run_folder import StageFolder
 from sracl_dist.tune.proposals import importances
 from sracl_dist.tune.records import Records, Trial, best_of
 from sracl_dist.tune.space import Parameter, Space

@@ -11,13 +11,15 @@ Ray Tune's own state is disposable: nothing is ever read back from it.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config, flatten, with_values
 from sracl_dist.errors import StageOrderError, StorageError
+from sracl_dist.run_folder import RunFolder, StageFolder
+from sracl_dist.run_folder.plain import dataclass_from
 from sracl_dist.stages import STAGES
 
 FOLDER = "tune"
@@ -31,7 +33,11 @@ BEST = "best/"
 SPACE = "tune.space."
 """Start of the keys of the space in search.json."""
 
+SESSION = "session"
+"""Folder of Ray Tune's own state; deleted before and after."""
+
 Status = Literal["running", "finished", "stopped", "failed"]
+ENDS: tuple[Status, ...] = ("finished", "stopped", "failed")
 SEARCH_KEYS = ("tune.algorithm", "tune.num_random", "tune.scheduler")
 SCHEDULER_KEYS = ("tune.grace_epochs", "tune.reduction_factor")
 """What a search is bound to beside the settings of training and its space; how long it lasts may change."""
@@ -142,37 +148,33 @@ def config_of(config: Config, folder: StageFolder, number: int) -> Config:
 
 
 def _parse(folder: StageFolder, name: str) -> Trial:
-    record = folder.read_json(name)
     try:
-        trial = Trial(**record)
+        trial = dataclass_from(Trial, folder.read_json(name))
         is_right = place_of(trial.number) + RECORD == name and len(trial.curve) == len(trial.wall_s)
-    except TypeError:
+    except ValueError:
         is_right = False
     if not is_right:
-        raise StorageError(f"{folder.path(name)} is damaged; delete the trial's folder to have it trained again.")
+        raise folder.damaged(name)
     return trial
 
 
-def open_search(config: Config, folder: StageFolder, inputs: dict[str, str]) -> Records:
-    """The records of this search, empty at its beginning.
-
-    Args:
-        config: what is searched and how.
-        folder: the search's own.
-        inputs: fingerprints of the tables that the trials read.
+def require_same_search(folder: StageFolder, wanted: dict[str, Any]) -> None:
+    """Refuse a folder with the trials of another search; `wanted` is what this one is for, see `made_for`.
 
     Raises:
-        StageOrderError: the folder holds a search for something else; the message names what differs.
-        StorageError: a record is damaged.
+        StageOrderError: the message names what differs.
+        StorageError: there are trials, and nothing tells what they are for.
     """
-    wanted = made_for(config, inputs)
-    if folder.exists(SEARCH):
-        _require_same(folder, folder.read_json(SEARCH), wanted)
-    elif folder.files(TRIALS):
-        raise StorageError(f"{folder.path(SEARCH)} is missing beside trials; delete {folder.path()} to search anew.")
-    else:
-        folder.write_json(SEARCH, wanted)
-    return Records(folder)
+    try:
+        old = folder.read_json(SEARCH) if folder.exists(SEARCH) else None
+    except StorageError:
+        old = None
+    if isinstance(old, dict):
+        _require_same(folder, old, wanted)
+    elif folder.fingerprints(f"{TRIALS}/") - {fingerprint_of(wanted)}:
+        raise StorageError(
+            f"{folder.shown(SEARCH)} is damaged or missing beside trials of another search; {folder.anew}."
+        )
 
 
 def made_for(config: Config, inputs: dict[str, str]) -> dict[str, Any]:
@@ -185,6 +187,11 @@ def made_for(config: Config, inputs: dict[str, str]) -> dict[str, Any]:
     return values | {f"the stage {name}": fingerprint for name, fingerprint in inputs.items()}
 
 
+def fingerprint_of(made_for: dict[str, Any]) -> str:
+    """Hash of what a search is for."""
+    return hashlib.sha256(json.dumps(made_for, sort_keys=True).encode()).hexdigest()[:20]
+
+
 def search_facts(config: Config) -> dict[str, str]:
     """A digest of the search in the run folder, for the stage that shows it; empty without one."""
     folder = RunFolder(config.run.dir, config.run.tables).stage(FOLDER)
@@ -193,9 +200,7 @@ def search_facts(config: Config) -> dict[str, str]:
     return {"the search in tune/": hashlib.sha256(folder.read_bytes(TABLE)).hexdigest()[:20]}
 
 
-def _require_same(folder: StageFolder, old: Any, new: dict[str, Any]) -> None:
-    if not isinstance(old, dict):
-        raise StorageError(f"{folder.path(SEARCH)} is damaged; delete {folder.path()} to search anew.")
+def _require_same(folder: StageFolder, old: dict[str, Any], new: dict[str, Any]) -> None:
     differences = [
         f"{key} was {old.get(key, 'absent')!r} and is {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())

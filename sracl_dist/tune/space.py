@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from sracl_dist.artifacts import TABLE_STAGES
 from sracl_dist.config import Config, refuse_unknown, with_values
 from sracl_dist.config.schema import Key, all_keys
 from sracl_dist.errors import ConfigError
+from sracl_dist.run_folder import TABLE_STAGES
 from sracl_dist.stages import STAGES
 
 KINDS = ("uniform", "log_uniform", "int", "choice")

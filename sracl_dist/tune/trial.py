@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import Config
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.train.loop import Trainer, fit, is_finished
 from sracl_dist.train.start import start_trainer
 from sracl_dist.train.state import DESCRIPTION, ENCODER, WEIGHTS, Progress
@@ -101,8 +101,8 @@ class Checkpoints:
         with tempfile.TemporaryDirectory(prefix="sracl-") as scratch:
             for name in self._folder.files(self._place + latest):
                 (Path(scratch) / Path(name).name).write_bytes(self._folder.read_bytes(name))
-            place = self._folder.path(self._place + latest)
-            anew = f"delete {self._folder.path(self._place)} to have another trial in its place"
+            place = self._folder.shown(self._place + latest)
+            anew = f"delete {self._folder.shown(self._place)} to have another trial in its place"
             return trainer.load(Path(scratch), place=place, anew=anew)
 
     def _epoch(self, slot: str) -> int:

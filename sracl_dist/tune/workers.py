@@ -16,10 +16,10 @@ import torch.distributed
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.errors import SraclError
 from sracl_dist.meeting import keep_store_on_loopback
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train.worker import Worker
 from sracl_dist.tune.trial import Report, train_trial
 

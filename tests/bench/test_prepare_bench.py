@@ -7,7 +7,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.bench.polars_prepare import prepare_with_polars
 from sracl_dist.bench.prepare import PrepareSettings, write_new_events
 from sracl_dist.bench.prepare_log import prepare_log
@@ -16,6 +15,7 @@ from sracl_dist.bench.run import describe_settings, run_bench
 from sracl_dist.bench.settings import parse_settings
 from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.errors import ConfigError, StageError
+from sracl_dist.run_folder import RunFolder
 
 
 def test_every_figure_is_there() -> None:

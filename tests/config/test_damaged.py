@@ -21,7 +21,7 @@ MINIMAL: dict[str, Any] = {"run": {"dir": "runs/test"}, "data": {"interactions":
 WHOLE = yaml.safe_dump(nested(flatten(parse_config(MINIMAL)))).encode()
 LAUGHS = "".join(f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghi"))
 SECONDS = 5.0
-"""A second at most on a machine that does nothing else."""
+"""Of the processor; most take a tenth of one."""
 
 HOSTILE = {
     "lists": "[" * 5000 + "]" * 5000,
@@ -47,7 +47,7 @@ HOSTILE = {
 
 def sentence(*arguments: Any) -> str | None:
     """How it is refused, or None where it is not; anything but ConfigError is a failure."""
-    started = time.monotonic()
+    started = time.process_time()  # which other programs do not lengthen
     try:
         config = load_config(*arguments) if isinstance(arguments[0], Path) else parse_config(*arguments)
     except ConfigError as error:
@@ -56,7 +56,7 @@ def sentence(*arguments: Any) -> str | None:
         assert len(text) < 2100
         return text
     finally:
-        assert time.monotonic() - started < SECONDS
+        assert time.process_time() - started < SECONDS
     assert isinstance(config, Config)
     return None
 

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sracl_dist.artifacts import Manifest, RunFolder
 from sracl_dist.config import parse_config
+from sracl_dist.run_folder import Manifest, RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 

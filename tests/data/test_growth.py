@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from plain_prepare import Row
 from test_sharded_prepare import SURE, config_for, found_histories, logs, write_files
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.data import growth, prepare, recent
 from sracl_dist.data.known_ids import KnownIds
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.data.strings import HashCollisionError, collision
 from sracl_dist.errors import StorageError
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 TEXTS = "item_id,title\n" + "".join(f"{item},Title {item}\n" for item in "abcdex") + "a,again\nnobody,x\n"
@@ -305,7 +305,7 @@ def test_an_interrupted_addition_is_done_again(tmp_path, monkeypatch, at):
 
 KILLED = """
 import contextlib, os, signal, sys
-from sracl_dist.artifacts import StageFolder
+from sracl_dist.run_folder import StageFolder
 sys.path.insert(0, {tests!r})
 from test_sharded_prepare import config_for, run_prepare
 commit, left = StageFolder.open_output, {left}
@@ -400,7 +400,7 @@ def test_a_state_of_another_form_is_one_sentence(tmp_path):
     names = write_files(tmp_path, [SURE])
     run, _ = run_prepare(config_for(tmp_path / "run", names))
     run.stage("prepare").write_json("state/log.json", {"generation": 0})
-    with pytest.raises(StorageError, match=r"state/log.json is damaged; delete it and run the stage prepare again\."):
+    with pytest.raises(StorageError, match=r"state/log.json is damaged; run jobs/prepare.py again, which repairs it\."):
         run_prepare(config_for(tmp_path / "run", names))
 
 

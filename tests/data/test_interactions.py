@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config.sections import DataConfig, LogColumns
 from sracl_dist.data.file_splits import plan_splits
 from sracl_dist.data.groups import open_groups
@@ -21,6 +20,7 @@ from sracl_dist.data.sources import Source
 from sracl_dist.data.tasks import Tasks
 from sracl_dist.data.times import TimeParser
 from sracl_dist.errors import InputError
+from sracl_dist.run_folder import RunFolder
 
 HEADER = "user_id,item_id,timestamp,rating\n"
 

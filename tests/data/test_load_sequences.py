@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import differences, from_histories, make_manifest, make_sequences, write_run
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import StorageError
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard
 from sracl_dist.train.batches import TrainingBatches
 
@@ -62,6 +62,7 @@ def test_batches_are_those_of_the_arrays_in_memory(
                 assert differences(one.batch(rows), two.batch(same)) == []
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.integers(1, 5))
 def test_counts_are_the_same_in_pieces(histories: list[list[int]], piece: int) -> None:
     sequences = from_histories(histories, num_items=9)
@@ -100,7 +101,7 @@ def test_tables_of_other_runs_are_other_tables(tmp_path: Path) -> None:
 def test_a_missing_shard_is_refused(tmp_path: Path, missing: int) -> None:
     run = write_shards(str(tmp_path), make_sequences(9), [3, 6])
     run.stage("prepare").delete([Shard("sequences", missing, missing + 3).name])
-    with pytest.raises(StorageError, match=r"does not list every user once in order; run jobs/prepare\.py again"):
+    with pytest.raises(StorageError, match=r"does not list every user once in order; delete .+ and run jobs/prepare"):
         load_sequences(run)
 
 

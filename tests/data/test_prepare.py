@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import sracl_dist
 from sracl_dist import cli
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import parse_config
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.data.statistics import histogram
 from sracl_dist.errors import ConfigError, InputError
 from sracl_dist.ids import load_item_ids, load_user_ids
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, stage_status
 
 ROOT = Path(sracl_dist.__file__).parent.parent
@@ -342,6 +342,27 @@ def test_a_broken_setting_is_one_sentence_and_status_1(write, tmp_path, capsys, 
     assert len(errors) == 1
     assert errors[0].endswith(".")
     assert RunFolder(str(tmp_path / "run")).stage("prepare").manifest() is None
+
+
+def test_files_of_somebody_else_stay(write, tmp_path, capsys):
+    letter = tmp_path / "run" / "prepare" / "letters" / "2024.txt"
+    letter.parent.mkdir(parents=True)
+    letter.write_text("dear")
+    overrides = (f"run.dir={tmp_path / 'run'}", f"data.interactions=[{write('log.csv', LOG)}]")
+    assert job(tmp_path, *overrides) == 1
+    assert "holds 'letters/2024.txt' and nothing that a stage wrote" in capsys.readouterr().err
+    assert [path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file()] == ["dear"]
+
+
+def test_a_link_is_not_emptied(write, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "manifest.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "prepare").symlink_to(tmp_path / "mine")
+    overrides = (f"run.dir={tmp_path / 'run'}", f"data.interactions=[{write('log.csv', LOG)}]")
+    assert job(tmp_path, *overrides) == 1
+    assert "/run/prepare is a link" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["manifest.json"]
 
 
 @pytest.fixture

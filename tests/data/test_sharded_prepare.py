@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain_prepare import histories, item_numbers, usable_events
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.config import parse_config
 from sracl_dist.data import log_steps, strings, tasks
 from sracl_dist.data.sequences import load_sequences
 from sracl_dist.data.strings import HashCollisionError, HashKey
 from sracl_dist.errors import InputError
 from sracl_dist.ids import load_user_ids
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import committed_shards
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
@@ -177,7 +177,7 @@ def random_rows(num):
 
 KILLED = """
 import os, signal, sys
-from sracl_dist.artifacts import StageFolder
+from sracl_dist.run_folder import StageFolder
 from sracl_dist.config import parse_config
 sys.path.insert(0, {tests!r})
 from test_sharded_prepare import config_for, run_prepare

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synthetic import from_histories, tables_of
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.errors import StageError
 from sracl_dist.model.sampled_softmax import sampled_softmax_loss
 from sracl_dist.model.sampling import ItemSampler
+from sracl_dist.run_folder import RunFolder
 
 INTERACTIONS = np.array([0, 9, 0, 4, 1, 16, 0])
 TARGETS = np.array([0, 6, 0, 4, 0, 10, 0])

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import fixed_lists, from_histories, make_config, make_sequences, tables_of, write_run
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import MISSING
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables, random_others
+from sracl_dist.run_folder import RunFolder
 
 
 def test_rows_are_joined_by_key(run: RunFolder, tables: SemanticTables, sequences: Sequences) -> None:
@@ -60,7 +60,7 @@ def test_a_missing_vector_is_refused(tmp_path: Path, kind: str) -> None:
     sequences = make_sequences(6)
     run = write_run(tmp_path, sequences)
     run.stage("embed").delete([f"{kind}/part-1.parquet"])
-    with pytest.raises(StorageError, match=r"run jobs/embed\.py again"):
+    with pytest.raises(StorageError, match=r"and run jobs/embed"):
         _ = getattr(tables_of(run, sequences), f"{kind[:-1]}_vectors")
 
 

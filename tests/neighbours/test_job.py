@@ -11,13 +11,13 @@ import pytest
 from brute_force import brute_force, unit
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, SCORES, VECTOR
 from sracl_dist.config import Config, parse_config
 from sracl_dist.errors import StageError
 from sracl_dist.neighbours import job, part, plan
 from sracl_dist.neighbours.job import build_neighbours
 from sracl_dist.profiles.vectors import FIRST_KEY, load_vectors
+from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import Shard
 from sracl_dist.stages import STAGES
 
@@ -63,8 +63,8 @@ def make_config(run: RunFolder, *overrides: str) -> Config:
 
 def build(run: RunFolder, *overrides: str, fingerprint: str = "same") -> dict[str, Any]:
     """Run the stage as the pipeline does; returns what it measured of each kind."""
-    run.stage("neighbours").begin(fingerprint, keep=STAGES["neighbours"].keep)
-    return build_neighbours(make_config(run, *overrides), run).details["quality"]
+    with run.working_on("neighbours", fingerprint, keep=STAGES["neighbours"].keep):
+        return build_neighbours(make_config(run, *overrides), run).details["quality"]
 
 
 def table_of(run: RunFolder, kind: str) -> dict[str, list]:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import BRAND, CATEGORIES, ITEM, MISSING
 from sracl_dist.config.sections import NeighboursConfig
 from sracl_dist.neighbours.rules import NO_GROUP, load_rules, mutual_only
+from sracl_dist.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import MISSING
 from sracl_dist.config.sections import NeighboursConfig
 from sracl_dist.neighbours.plan import SearchPlan
 from sracl_dist.neighbours.update import Lists, compare, load_lists, made_from, save_lists
+from sracl_dist.run_folder import RunFolder, StageFolder
 
 NO = MISSING
 

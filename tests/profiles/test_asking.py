@@ -10,7 +10,6 @@ from fake_engine import BROKEN, CUT, DOWN, ECHO, EMPTY, GOOD, FakeEngine, Reply,
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import ATTEMPT, ERROR, PROMPT_HASH
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import StageError
@@ -22,6 +21,7 @@ from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.profiles.quality import off_format_pattern
 from sracl_dist.profiles.rate import rate_name
 from sracl_dist.profiles.store import AnswerStore
+from sracl_dist.run_folder import RunFolder
 
 MARKS = off_format_pattern(["<data>\nTitle: $title\n</data>"])
 

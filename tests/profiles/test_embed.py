@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import KEY, TEXT, VECTOR
 from sracl_dist.errors import StorageError
 from sracl_dist.profiles.embed import embed_texts, raw_text, text_to_embed
@@ -15,6 +14,7 @@ from sracl_dist.profiles.encoder import TextEncoder
 from sracl_dist.profiles.models import resolve_model
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
 from sracl_dist.profiles.vectors import load_vectors
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 

@@ -19,7 +19,6 @@ import pytest
 from chat_server import MODEL, Behaviour, ChatServer, Response, good, refusal
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import EndpointConfig, ProfileConfig
 from sracl_dist.errors import SetupError, StageError, StorageError
@@ -27,6 +26,7 @@ from sracl_dist.profiles.answers import ANSWERS
 from sracl_dist.profiles.endpoint import ask_endpoint
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.profiles.store import AnswerStore
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 pytestmark = pytest.mark.timeout(30)

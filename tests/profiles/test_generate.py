@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import Cluster
 from sracl_dist.columns import (
     ATTEMPT,
@@ -40,6 +39,7 @@ from sracl_dist.profiles.prompt_table import PromptTable
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.profiles.quality import off_format_pattern
 from sracl_dist.profiles.store import STORED, AnswerStore, best_answers
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 real_engine = pytest.mark.usefixtures("ray_cluster")

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, KEY, NUM_OUTPUT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.profiles.plan import Plan, first_keys, make_plan
 from sracl_dist.profiles.quality import off_format_pattern
 from sracl_dist.profiles.store import STORED, AnswerStore
 from sracl_dist.profiles.texts import TrainingTexts
+from sracl_dist.run_folder import RunFolder
 
 MARKS = off_format_pattern(["<data>\nTitle: $title\n</data>"])
 SETTINGS = ProfileConfig(max_output_tokens=10, max_attempts=2)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sracl_dist.artifacts import RunFolder, StageFolder
 from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, PROMPT_HASH, TEXT
 from sracl_dist.profiles.answers import UNAVAILABLE
 from sracl_dist.profiles.quality import off_format_pattern
 from sracl_dist.profiles.rate import Rate
 from sracl_dist.profiles.store import BEST, NUM_ATTEMPTS, NUM_FAILURES, STORED, AnswerStore, best_answers
+from sracl_dist.run_folder import RunFolder, StageFolder
 
 MARKS = off_format_pattern(["<data>\nTitle: $title\n</data>"])
 

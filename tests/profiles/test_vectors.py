@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import KEY, VECTOR
 from sracl_dist.errors import StorageError
 from sracl_dist.profiles.vectors import VectorShards, load_vectors
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard
 
 WIDTH = 3
@@ -49,7 +49,7 @@ def test_ranges_and_keys(run: RunFolder) -> None:
 
 def test_a_missing_shard_is_noticed(run: RunFolder) -> None:
     run.stage("embed").delete([Shard("items", 5, 8).name])
-    with pytest.raises(StorageError, match=r"does not hold every key once; run jobs/embed\.py again"):
+    with pytest.raises(StorageError, match=r"does not hold every key once; delete .+ and run jobs/embed"):
         VectorShards(run, "items")
     with pytest.raises(StorageError, match="does not hold every key once"):
         VectorShards(run, "users")

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.report.page import render, write_report
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard
 
 SECTIONS = [

@@ -2,17 +2,21 @@
 
 import inspect
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from fake_stages import NUM_ITEMS, finish, write_config, write_evaluation
+from fake_stages import NUM_ITEMS, finish, write_config, write_evaluation, write_jobs
 
 from sracl_dist.evaluate.paired import PROTOCOLS, compare, user_metrics
 from sracl_dist.results import collect as module
 from sracl_dist.results.collect import Spread, collect, spread
 from sracl_dist.results.plan import SeedRun, plan_runs
+from sracl_dist.results.replicate import replicate
+from sracl_dist.run_folder import RunFolder
 
 TABLES = ("prepare", "profile", "embed", "neighbours")
 
@@ -44,8 +48,18 @@ def runs(tmp_path: Path) -> list[SeedRun]:
         if run.seed == 0:
             finish(run, TABLES)
         finish(run, ("train", "evaluate"))
-        write_evaluation(run.folder, RANKS[run.label])
+        write_again(run, partial(write_evaluation, table=RANKS[run.label]))
     return runs
+
+
+def write_again(run: SeedRun, write: Callable[[RunFolder], object]) -> None:
+    """Let the stage evaluate have written something else."""
+    folder = run.folder
+    manifest = folder.stage("evaluate").manifest()
+    assert manifest is not None
+    with folder.working_on("evaluate", manifest.fingerprint) as work:
+        write(folder)
+        work.commit(manifest)
 
 
 def test_mean_and_sample_deviation() -> None:
@@ -79,24 +93,35 @@ def test_numbers_by_hand(runs: list[SeedRun]) -> None:
 
 
 def test_failed_and_damaged_runs_leave_the_other_seeds(runs: list[SeedRun]) -> None:
-    runs[3].folder.stage("evaluate").write_json("metrics.json", {"seen_kept": {}})
+    write_again(runs[3], lambda folder: folder.stage("evaluate").write_json("metrics.json", {"seen_kept": {}}))
     results = collect(runs, {"one, seed 0": "train.py ended with status 1"}, "one")
     one, two = results.variants
     assert one.failures == {0: "train.py ended with status 1"}
-    assert two.failures[1].startswith(f"The results in {runs[3].folder.location} are damaged (KeyError: ")
+    assert two.failures[1].startswith(
+        f"The results in {runs[3].folder.location} are not those of this program (KeyError: "
+    )
     assert two.metrics["seen_kept"]["hr@20"] == Spread(mean=1.0, deviation=None)
     assert two.tests["seen_kept"]["hr@20"].difference == 0.75
 
 
 def test_a_test_that_cannot_be_made_says_why(runs: list[SeedRun]) -> None:
-    write_evaluation(runs[2].folder, ranks([1, 1, 1, 1], first_target=2))
-    write_evaluation(runs[3].folder, ranks([1, 1, 1, 1], first_target=2))
+    for run in runs[2:]:
+        write_again(run, partial(write_evaluation, table=ranks([1, 1, 1, 1], first_target=2)))
     two = collect(runs, {}, "one").variants[1]
     assert two.tests == {}
     assert two.untested is not None
     assert two.untested.startswith("The ranks of two and one are of other test items for 4 users, the first user 0")
     nothing = collect(runs, {"one, seed 0": "x", "one, seed 1": "x"}, "one").variants[1]
     assert nothing.untested == "one has no ranks to average; run its stage evaluate"
+
+
+def test_damaged_results_are_named_and_the_same_command_repairs_them(runs: list[SeedRun]) -> None:
+    Path(runs[3].folder.stage("evaluate").path("metrics.json")).write_text("{}")
+    _, two = collect(runs, {}, "one").variants
+    assert re.search(r"are damaged \(metrics\.json has 2 bytes .+\); run the same command again", two.failures[1])
+    jobs = write_jobs(Path(runs[0].variant.file).parent / "jobs")
+    assert replicate(runs, jobs) == {}
+    assert not collect(runs, {}, "one").variants[1].failures
 
 
 def test_names_are_those_that_the_stages_write() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from fake_stages import write_config
 
-from sracl_dist.artifacts import TABLE_STAGES
 from sracl_dist.config import flatten, load_config
 from sracl_dist.errors import ConfigError
 from sracl_dist.results.plan import plan_runs, tables_path
+from sracl_dist.run_folder import TABLE_STAGES
 from sracl_dist.stages import STAGES
 
 

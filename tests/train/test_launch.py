@@ -19,12 +19,12 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from safetensors.torch import load
 from synthetic import make_config, make_manifest, make_sequences, tables_of, write_run
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.errors import SetupError, StageError, StorageError
 from sracl_dist.evaluate.job import evaluate
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.recommend import recommend
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import StageResult
 from sracl_dist.train import launch, loop
 from sracl_dist.train import work as work_module
@@ -208,7 +208,7 @@ def test_only_what_may_pass_is_tried_again(
 KILLED = """
 import sys
 from synthetic import make_config
-from sracl_dist.artifacts import RunFolder
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train.launch import train
 
 train(make_config(sys.argv[1], *sys.argv[2:]), RunFolder(sys.argv[1]))
@@ -245,7 +245,7 @@ INTERRUPTED = """
 import signal
 import sys
 from synthetic import make_config
-from sracl_dist.artifacts import RunFolder
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.cli import exit_status
 from sracl_dist.train.launch import train
 

@@ -13,11 +13,11 @@ import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 from synthetic import make_config, make_sequences, tables_of, write_run
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.columns import PAD
 from sracl_dist.model.gather import gather_rows
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.objectives import same_target
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train.batches import TrainingBatches
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.state import Progress

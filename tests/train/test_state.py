@@ -1,5 +1,7 @@
 import json
+import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,11 +9,12 @@ from dense_scores import dense_scores
 from safetensors.torch import save
 from synthetic import make_config, write_best
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.run_folder import RunFolder
+from sracl_dist.run_folder.plain import parse_sealed_json, sealed_json
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.state import (
     DESCRIPTION,
@@ -142,4 +145,60 @@ def test_a_damaged_best_encoder_is_refused(
     content = folder.read_bytes("best/encoder.safetensors")
     folder.write_bytes("best/encoder.safetensors", content[: len(content) // 2])
     with pytest.raises(StorageError, match=r"best/?,? is damaged"):
+        load_best_encoder(run, sequences.num_items, CPU)
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"model.width": 10**9},
+        {"model.num_layers": 10**9},
+        {"model.max_length": 10**12},
+        {"model.feedforward_width": 10**9},
+        {"model.width": "wide"},
+        {"model.encoder": "no such encoder"},
+        {"model.encoder": ["sasrec"]},
+        {"model.num_heads": 0},
+        {"model.unknown": 1},
+        {"number of items": None},
+    ],
+)
+def test_nothing_is_allocated_by_what_a_description_claims(
+    tmp_path: Path, run: RunFolder, config: Config, sequences: Sequences, claimed: dict[str, Any]
+) -> None:
+    write_best(run, config, sequences, tmp_path)
+    place = Path(run.stage("train").path("best/checkpoint.json"))
+    description = parse_sealed_json(place.read_bytes())
+    description["made_from"] |= claimed
+    place.write_bytes(sealed_json(description))
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20), limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"best/ is damaged .+ run jobs/train\.py again"):
+            load_best_encoder(run, sequences.num_items, CPU)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"[" * 100_000, b'{"made_from": {}, "progress": {}, "files": {}}', b"\xff"]
+)
+def test_a_description_that_is_none_is_one_sentence(
+    tmp_path: Path, run: RunFolder, config: Config, sequences: Sequences, content: bytes
+) -> None:
+    write_best(run, config, sequences, tmp_path)
+    Path(run.stage("train").path("best/checkpoint.json")).write_bytes(content)
+    with pytest.raises(StorageError, match=r"best/ is damaged .+ run jobs/train\.py again"):
+        load_best_encoder(run, sequences.num_items, CPU)
+
+
+def test_weights_of_another_training_are_refused(
+    tmp_path: Path, run: RunFolder, config: Config, sequences: Sequences
+) -> None:
+    write_best(run, config, sequences, tmp_path / "one", num_epochs=1)
+    content = run.stage("train").read_bytes("best/encoder.safetensors")
+    write_best(run, config, sequences, tmp_path / "two", num_epochs=2)
+    Path(run.stage("train").path("best/encoder.safetensors")).write_bytes(content)
+    with pytest.raises(StorageError, match=r"best/ is damaged \(encoder\.safetensors was changed\)"):
         load_best_encoder(run, sequences.num_items, CPU)

@@ -11,9 +11,9 @@ from mlflow.tracking import MlflowClient
 from synthetic import make_config
 from tensorboardX.proto.event_pb2 import Event
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.errors import ConfigError, SetupError
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train import trackers as module
 from sracl_dist.train.trackers import Trackers, scalars
 

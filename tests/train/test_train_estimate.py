@@ -7,9 +7,9 @@ import torch
 from synthetic import make_config, make_sequences, tables_of, write_run
 from torch import Tensor
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.errors import StageError
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train.estimate import (
     Estimate,
     Part,

@@ -8,10 +8,10 @@ import torch
 from on_gpu import GPU, needs_gpu
 from synthetic import make_config, make_sequences, tables_of, write_run
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config.sections import OBJECTIVE_NAMES
 from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train.local import train_here
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.state import Progress

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from tune_run import searchable
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, flatten, load_config, parse_config, with_values
 from sracl_dist.errors import StorageError
 from sracl_dist.report.lookups import Source
 from sracl_dist.report.search import search_sections
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES
 from sracl_dist.train.state import made_from
 from sracl_dist.tune.outputs import runnable, write_best, write_table
 from sracl_dist.tune.plots import drawings, write_plots
 from sracl_dist.tune.proposals import importances
-from sracl_dist.tune.records import Records, Trial, open_search
+from sracl_dist.tune.records import Records, Trial, made_for
 from sracl_dist.tune.space import parse_space
 
 BOTH = ["next_item", "cross_sequence"]
@@ -60,7 +60,7 @@ def test_a_trial_as_a_file_is_the_configuration_that_was_trained(
     path = tmp_path / "trial.yaml"
     path.write_text(runnable(config, trial))
     loaded = load_config(path)
-    assert made_from(loaded, 1, 1) == made_from(with_values(config, trial.values), 1, 1)
+    assert made_from(loaded, 1, 1, {}) == made_from(with_values(config, trial.values), 1, 1, {})
     assert flatten(loaded, STAGES["train"].settings) == flatten(
         with_values(config, trial.values), STAGES["train"].settings
     )
@@ -90,10 +90,11 @@ def test_a_secret_of_the_environment_is_referred_to(
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
     plain, run = search
     config = with_values(plain, {"profile.endpoint.request_fields": ['user="hf_0123456789"'], "run.seed": 3})
-    open_search(config, run.stage("tune"), {})
+    run.stage("tune").write_json("search.json", made_for(config, {}))
     write_best(config, run.stage("tune"), make_trials()[3])
     best = tmp_path / "run/tune/best.yaml"
-    assert not [file for file in (tmp_path / "run/tune").rglob("*") if b"0123456789" in file.read_bytes()]
+    files = [file for file in (tmp_path / "run/tune").rglob("*") if file.is_file()]
+    assert not [file for file in files if b"0123456789" in file.read_bytes()]
     assert load_config(best).profile.endpoint.request_fields == ['user="hf_0123456789"']
     monkeypatch.setenv("HF_TOKEN", "another")
     assert load_config(best).profile.endpoint.request_fields == ['user="another"']
@@ -170,7 +171,7 @@ def section_source(config: Config, run: RunFolder) -> Source:
 def test_the_page_shows_a_search_from_its_own_records(search: tuple[Config, RunFolder]) -> None:
     config, run = search
     assert search_sections(section_source(config, run)) == []
-    open_search(config, run.stage("tune"), {})
+    run.stage("tune").write_json("search.json", made_for(config, {}))
     write_all(run)
     plain = parse_config({"run": {"dir": config.run.dir}, "data": {"source": "movielens-100k"}})
     (section,) = search_sections(section_source(plain, run))
@@ -185,7 +186,7 @@ def test_the_page_shows_a_search_from_its_own_records(search: tuple[Config, RunF
 
 def test_a_damaged_record_is_told_by_the_page_too(search: tuple[Config, RunFolder]) -> None:
     config, run = search
-    open_search(config, run.stage("tune"), {})
+    run.stage("tune").write_json("search.json", made_for(config, {}))
     run.stage("tune").write_bytes("trials/0000/trial.json", b"{")
     with pytest.raises(StorageError, match="is damaged"):
         search_sections(section_source(config, run))

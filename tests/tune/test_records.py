@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tune_run import searchable
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config, load_config
 from sracl_dist.errors import StageOrderError, StorageError
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, stage_status
 from sracl_dist.tune.board import Board
-from sracl_dist.tune.records import Records, Trial, open_search, search_facts
+from sracl_dist.tune.records import Records, Trial, fingerprint_of, made_for, require_same_search, search_facts
 from sracl_dist.tune.space import parse_space
 
 INPUTS = {"prepare": "one", "embed": "two", "neighbours": "three"}
@@ -23,6 +23,14 @@ INPUTS = {"prepare": "one", "embed": "two", "neighbours": "three"}
 @pytest.fixture
 def search(tmp_path: Path) -> tuple[Config, RunFolder]:
     return searchable(tmp_path)
+
+
+def open_search(config: Config, run: RunFolder, inputs: dict[str, str] = INPUTS) -> None:
+    """What a search does at its beginning."""
+    wanted = made_for(config, inputs)
+    require_same_search(run.stage("tune"), wanted)
+    with run.working_on("tune", fingerprint_of(wanted)) as folder:
+        folder.write_json("search.json", wanted)
 
 
 def board_of(config: Config, run: RunFolder) -> Board:
@@ -68,7 +76,7 @@ def test_records_are_read_as_they_were_written(search: tuple[Config, RunFolder])
 def test_a_damaged_record_is_named(search: tuple[Config, RunFolder], damage: bytes) -> None:
     folder = search[1].stage("tune")
     folder.write_bytes("trials/0000/trial.json", damage)
-    with pytest.raises(StorageError, match=r"trials/0000/trial\.json is damaged; delete"):
+    with pytest.raises(StorageError, match=r"trials/0000/trial\.json is damaged; run jobs/tune"):
         Records(folder)
 
 
@@ -89,30 +97,39 @@ def test_a_damaged_record_is_named(search: tuple[Config, RunFolder], damage: byt
 )
 def test_a_folder_for_another_search_is_refused(search: tuple[Config, RunFolder], override: str, message: str) -> None:
     config, run = search
-    folder = run.stage("tune")
-    open_search(config, folder, INPUTS)
+    open_search(config, run)
     other = load_config(Path(run.location).parent / "search.yaml", [override])
     with pytest.raises(StageOrderError) as caught:
-        open_search(other, folder, INPUTS)
+        open_search(other, run)
     assert message in str(caught.value)
     assert "set run.dir to another folder" in str(caught.value)
 
 
 def test_other_tables_are_refused_and_a_longer_search_is_not(search: tuple[Config, RunFolder]) -> None:
     config, run = search
-    folder = run.stage("tune")
-    open_search(config, folder, INPUTS)
+    open_search(config, run)
     with pytest.raises(StageOrderError, match="the stage embed was 'two' and is 'new'"):
-        open_search(config, folder, {**INPUTS, "embed": "new"})
+        open_search(config, run, {**INPUTS, "embed": "new"})
     overrides = ["tune.num_trials=99", "tune.max_concurrent=1", "tune.time_budget_s=5", "train.num_workers=2"]
-    open_search(load_config(Path(run.location).parent / "search.yaml", overrides), folder, INPUTS)
+    open_search(load_config(Path(run.location).parent / "search.yaml", overrides), run)
 
 
-def test_trials_without_their_search_are_refused(search: tuple[Config, RunFolder]) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"[" * 100_000])
+def test_trials_tell_their_search_where_its_file_is_lost(
+    search: tuple[Config, RunFolder], content: bytes | None
+) -> None:
     config, run = search
-    run.stage("tune").write_json("trials/0000/trial.json", {})
-    with pytest.raises(StorageError, match=r"search\.json is missing beside trials"):
-        open_search(config, run.stage("tune"), INPUTS)
+    with run.working_on("tune", fingerprint_of(made_for(config, INPUTS))) as folder:
+        folder.write_json("trials/0000/trial.json", {})
+        folder.write_json("search.json", {})
+    place = Path(run.stage("tune").path("search.json"))
+    place.unlink()
+    if content is not None:
+        place.write_bytes(content)
+    with pytest.raises(StorageError, match=r"search\.json is damaged or missing beside trials of another search; del"):
+        open_search(config, run, {**INPUTS, "embed": "new"})
+    open_search(config, run)
+    assert run.stage("tune").read_json("search.json") == made_for(config, INPUTS)
 
 
 def test_what_was_interrupted_comes_before_what_is_new(search: tuple[Config, RunFolder]) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from tune_run import searchable
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.config import Config
 from sracl_dist.errors import StageError, StorageError
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.train import start
 from sracl_dist.train.worker import Worker
 from sracl_dist.tune.trial import train_trial

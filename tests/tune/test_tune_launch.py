@@ -9,10 +9,10 @@ import ray.util
 from ray.tune.schedulers import ASHAScheduler
 from tune_run import searchable
 
-from sracl_dist.artifacts import RunFolder
 from sracl_dist.cluster import Cluster
 from sracl_dist.config import Config, load_config
 from sracl_dist.errors import ConfigError, SetupError, StageError, StageOrderError
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.tune.board import Board
 from sracl_dist.tune.job import _room, tune
 from sracl_dist.tune.launch import BEST_VALUE, EPOCH, _Known, _make_scheduler, count_placement_groups, num_brackets

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tune_run import searchable, write_config
 
-from sracl_dist.artifacts import RunFolder
+from sracl_dist.run_folder import RunFolder
 from sracl_dist.tune import launch
 from sracl_dist.tune.job import tune
 from sracl_dist.tune.records import Records

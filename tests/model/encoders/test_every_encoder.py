@@ -111,4 +111,4 @@ def test_an_unknown_encoder_is_named(config: Config, tables: SemanticTables) -> 
 
 
 def test_all_settings_of_the_model_are_bound_to_a_checkpoint(config: Config) -> None:
-    assert {f"model.{name}" for name in vars(config.model)} <= made_from(config, 1, 1).keys()
+    assert {f"model.{name}" for name in vars(config.model)} <= made_from(config, 1, 1, {}).keys()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from sracl_dist.artifacts import MANIFEST, STARTED, TABLE_STAGES, Manifest, RunFolder, StageFolder
 from sracl_dist.errors import StorageError
-from sracl_dist.storage import shown_location
+from sracl_dist.run_folder import MANIFEST, TABLE_STAGES, Manifest, RunFolder, StageFolder
+from sracl_dist.run_folder.locations import shown_location
+from sracl_dist.run_folder.owner import LOCK, STARTED
+from sracl_dist.run_folder.plain import sealed_json
 
 TABLE = pa.table({"key": [1, 2, 3]})
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> StageFolder:
-    return RunFolder(str(tmp_path / "run")).stage("train")
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def folder(run: RunFolder) -> StageFolder:
+    return run.stage("train")
 
 
 def manifest(fingerprint: str = "f1") -> Manifest:
@@ -40,8 +48,10 @@ def manifest(fingerprint: str = "f1") -> Manifest:
 
 
 def names_on_disk(folder: StageFolder) -> set[str]:
+    """Without the sums."""
     root = Path(folder.path())
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    return {name for name in names if not name.startswith("sums/")}
 
 
 @contextlib.contextmanager
@@ -93,7 +103,7 @@ def test_row_groups_without_a_wanted_row_are_not_read(
 
 def test_a_file_with_other_rows_than_expected_is_refused(folder: StageFolder) -> None:
     folder.write_table("rows.parquet", TABLE, group_rows=2)
-    with pytest.raises(StorageError, match=r"rows.parquet has 3 rows and should have 4; run the stage train again"):
+    with pytest.raises(StorageError, match=r"rows.parquet has 3 rows and should have 4; delete"):
         folder.read_rows("rows.parquet", np.ones(4, np.bool_), ["key"])
 
 
@@ -134,22 +144,23 @@ def test_a_reader_never_sees_what_is_being_written(folder: StageFolder) -> None:
     assert folder.files() == ["items.parquet"]
 
 
-def test_a_killed_writer_leaves_no_file_that_readers_see_and_begin_clears_it(folder: StageFolder) -> None:
-    folder.begin("f1")
-    folder.write_bytes("shards/0.bin", b"done")
+def test_a_killed_writer_leaves_no_file_that_readers_see_and_the_next_work_clears_it(run: RunFolder) -> None:
     program = (
         "import os, signal, sys\n"
-        "from sracl_dist.artifacts import RunFolder\n"
-        "with RunFolder(sys.argv[1]).stage('train').open_output('shards/1.bin') as stream:\n"
-        "    stream.write(b'half')\n"
-        "    stream.flush()\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from sracl_dist.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).working_on('train', 'f1') as folder:\n"
+        "    folder.write_bytes('shards/0.bin', b'done')\n"
+        "    with folder.open_output('shards/1.bin') as stream:\n"
+        "        stream.write(b'half')\n"
+        "        stream.flush()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    location = str(Path(folder.path()).parent)
-    assert subprocess.run([sys.executable, "-c", program, location], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", program, run.location], check=False).returncode == -signal.SIGKILL
+    folder = run.stage("train")
     assert folder.files("shards") == ["shards/0.bin"]
-    assert len(names_on_disk(folder)) == 3
-    assert folder.begin("f1")
+    assert len(names_on_disk(folder)) == 4, "with started.json and the lock"
+    with run.working_on("train", "f1") as folder:
+        assert names_on_disk(folder) == {"shards/0.bin", STARTED, LOCK}
     assert names_on_disk(folder) == {"shards/0.bin", STARTED}
 
 
@@ -169,7 +180,7 @@ def test_rows_can_be_chosen_while_reading(folder: StageFolder) -> None:
 
 
 def test_no_shard_at_all_is_an_error(folder: StageFolder) -> None:
-    with pytest.raises(StorageError, match=r"/train/ranks holds no table; run the stage train again\.$"):
+    with pytest.raises(StorageError, match=r"/train/ranks holds no table; delete .+, which makes it anew\.$"):
         folder.read_shards("ranks")
 
 
@@ -179,61 +190,128 @@ def test_delete_takes_missing_files_as_deleted(folder: StageFolder) -> None:
     assert folder.files() == []
 
 
-def test_begin_commit_and_manifest(folder: StageFolder) -> None:
+def test_work_commit_and_manifest(run: RunFolder, folder: StageFolder) -> None:
     assert folder.manifest() is None
-    assert folder.begin("f1") is False
-    assert folder.manifest() is None
-    folder.write_table("items.parquet", TABLE)
-    folder.commit(manifest())
-    assert folder.manifest() == manifest()
-    assert folder.files() == ["items.parquet", MANIFEST]
+    with run.working_on("train", "f1") as work:
+        assert folder.manifest() is None
+        work.write_table("items.parquet", TABLE)
+        work.commit(manifest())
+    found = folder.manifest()
+    assert found is not None
+    assert replace(found, sums="") == manifest()
+    assert folder.files() == ["items.parquet"]
+    assert names_on_disk(folder) == {"items.parquet", MANIFEST}
+    assert folder.damage(found, thorough=True) == {}
 
 
-def test_an_interrupted_stage_keeps_its_shards(folder: StageFolder) -> None:
-    folder.begin("f1")
-    folder.write_table("ranks/0.parquet", TABLE)
-    assert folder.begin("f1") is True
-    assert folder.files("ranks") == ["ranks/0.parquet"]
+def test_an_interrupted_stage_keeps_its_shards(run: RunFolder) -> None:
+    with run.working_on("train", "f1") as folder:
+        folder.write_table("ranks/0.parquet", TABLE)
+    with run.working_on("train", "f1") as folder:
+        assert folder.files("ranks") == ["ranks/0.parquet"]
+        assert folder.damaged_before == ()
 
 
-def test_other_work_starts_from_nothing_but_the_kept_folders(folder: StageFolder) -> None:
-    folder.begin("f1")
-    for name in ("ranks/0.parquet", "generated/0.parquet", "generated-not/0.parquet"):
-        folder.write_table(name, TABLE)
-    assert folder.begin("f2", keep=("generated/",)) is False
-    assert folder.files() == ["generated/0.parquet", STARTED]
-    assert folder.begin("f2", keep=("generated/",)) is True
+def test_other_work_starts_from_nothing_but_what_is_kept(run: RunFolder) -> None:
+    with run.working_on("train", "f1", libraries=["checkpoints/"]) as folder:
+        for name in ("ranks/0.parquet", "generated/0.parquet", "generated-not/0.parquet"):
+            folder.write_table(name, TABLE)
+        folder.plain.write_bytes("checkpoints/0", b"of a library")
+    with run.working_on("train", "f2", keep=["generated/"], libraries=["checkpoints/"]) as folder:
+        assert folder.files() == ["generated/0.parquet"]
+        assert names_on_disk(folder) == {"generated/0.parquet", STARTED, LOCK}
 
 
-def test_a_finished_stage_that_begins_again_starts_from_nothing(folder: StageFolder) -> None:
-    folder.begin("f1")
-    folder.write_table("ranks/0.parquet", TABLE)
-    folder.commit(manifest())
-    assert folder.begin("f1") is False
-    assert folder.files() == [STARTED]
+def test_what_libraries_wrote_stays_for_the_same_work(run: RunFolder) -> None:
+    for _ in range(2):
+        with run.working_on("train", "f1", libraries=["checkpoints/"]) as folder:
+            folder.plain.write_bytes("checkpoints/0", b"of a library")
+            folder.commit(manifest())
+    with run.working_on("train", "f1", libraries=["checkpoints/"]) as folder:
+        assert folder.library_files("checkpoints") == ["checkpoints/0"]
+        assert folder.files() == []
 
 
-def test_stages_do_not_touch_each_other(tmp_path: Path) -> None:
-    run = RunFolder(str(tmp_path))
+def test_what_a_killed_writer_did_not_get_to_is_no_damage(run: RunFolder) -> None:
+    """The sum comes first; in a finished stage the same is damage."""
+    with run.working_on("train", "f1") as folder:
+        folder.write_bytes("ranks/0.bin", b"a")
+        folder.write_bytes("ranks/1.bin", b"b")
+    Path(folder.path("ranks/1.bin")).unlink()
+    with run.working_on("train", "f1") as folder:
+        assert (folder.files(), folder.damaged_before) == (["ranks/0.bin"], ())
+        folder.commit(manifest())
+    Path(folder.path("ranks/0.bin")).unlink()
+    with run.working_on("train", "f1") as folder:
+        assert (folder.files(), folder.damaged_before) == ([], ("ranks/0.bin",))
+
+
+@pytest.mark.parametrize("name", ["checkpoints/mine.pt", "local/precious.txt", "manifest.json", ".lock"])
+def test_names_that_libraries_use_are_somebody_elses_where_no_stage_worked(run: RunFolder, name: str) -> None:
+    path = Path(run.stage("train").path(name))
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with (
+        pytest.raises(StorageError, match=r"holds '.+' and nothing that a stage wrote"),
+        run.working_on("train", "f1", libraries=["checkpoints/", "local/"]),
+    ):
+        pass
+    assert path.read_text() == "mine"
+
+
+def test_checkpoints_stay_where_nothing_tells_whose_they_are(run: RunFolder) -> None:
+    """They tell it themselves when they are read."""
+    with run.working_on("train", "f1", libraries=["checkpoints/"]) as folder:
+        folder.write_bytes("metrics.jsonl", b"{}")
+        folder.plain.write_bytes("checkpoints/0", b"of a library")
+    Path(folder.path(STARTED)).write_text("")
+    with run.working_on("train", "f1", libraries=["checkpoints/"]) as folder:
+        assert folder.library_files("checkpoints") == ["checkpoints/0"]
+
+
+def test_stages_do_not_touch_each_other(run: RunFolder) -> None:
     run.stage("prepare").write_json("a.json", 1)
-    run.stage("train").begin("f1")
-    assert run.stage("prepare").files() == ["a.json"]
+    with run.working_on("train", "f1"):
+        assert run.stage("prepare").files() == ["a.json"]
 
 
-@pytest.mark.parametrize("content", [b'{"stage": "tra', b"{}", b"[]", b"", b"\xff\xfe", b'{"stage": "train", "x": 1}'])
-def test_a_damaged_manifest_is_named(folder: StageFolder, content: bytes) -> None:
-    folder.write_bytes(MANIFEST, content)
-    with pytest.raises(StorageError, match=r"manifest\.json is damaged; delete it and run the stage train again\.$"):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"stage": "tra',
+        b"{}",
+        b"[]",
+        b"",
+        b"\xff\xfe",
+        b'{"stage": "train", "x": 1}',
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        b"1" * 10_000,
+        sealed_json(asdict(manifest()) | {"rows": [1]}),
+        sealed_json(asdict(manifest()) | {"rows": {"items": "many"}}),
+        sealed_json(asdict(manifest()) | {"fingerprint": None}),
+        sealed_json(asdict(manifest()) | {"version": True}),
+        sealed_json(asdict(manifest()) | {"unknown": 1}),
+    ],
+)
+def test_a_damaged_manifest_is_named_and_the_stage_done_again_from_its_files(run: RunFolder, content: bytes) -> None:
+    with run.working_on("train", "f1") as folder:
+        folder.write_table("ranks/0.parquet", TABLE)
+        folder.commit(manifest())
+    Path(folder.path(MANIFEST)).write_bytes(content)
+    with pytest.raises(StorageError, match=r"manifest\.json is damaged; run jobs/train\.py again, which repairs it\.$"):
         folder.manifest()
+    with run.working_on("train", "f1") as folder:
+        assert folder.files() == ["ranks/0.parquet"]
 
 
-@pytest.mark.parametrize("content", [b'{"finger', b"{}", b"[]", b"", b"\xff\xfe"])
-def test_a_damaged_start_mark_is_named_and_no_shard_is_lost(folder: StageFolder, content: bytes) -> None:
-    folder.write_table("ranks/0.parquet", TABLE)
-    folder.write_bytes(STARTED, content)
-    with pytest.raises(StorageError, match=r"started\.json is damaged; delete it and run the stage train again\.$"):
-        folder.begin("f1")
-    assert folder.exists("ranks/0.parquet")
+@pytest.mark.parametrize("content", [b'{"finger', b"{}", b"[]", b"", b"\xff\xfe", b'{"fingerprint": 1, "owner": {}}'])
+def test_a_damaged_start_mark_loses_no_shard(run: RunFolder, content: bytes) -> None:
+    with run.working_on("train", "f1") as folder:
+        folder.write_table("ranks/0.parquet", TABLE)
+    Path(folder.path(STARTED)).write_bytes(content)
+    with run.working_on("train", "f1") as folder:
+        assert folder.read_table("ranks/0.parquet").equals(TABLE)
 
 
 def test_a_damaged_table_is_named(folder: StageFolder) -> None:
@@ -243,7 +321,7 @@ def test_a_damaged_table_is_named(folder: StageFolder) -> None:
 
 
 def test_a_missing_table_says_what_to_run(folder: StageFolder) -> None:
-    with pytest.raises(StorageError, match=r"items\.parquet cannot be read; it does not exist: run the stage that"):
+    with pytest.raises(StorageError, match=r"items\.parquet cannot be read; it does not exist: delete .+ run jobs"):
         folder.read_table("items.parquet")
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from sracl_dist.errors import StorageError, first_line
+from sracl_dist.secrets import HIDDEN
 
 S3_MAX_ATTEMPTS = 12
 """Waits double from 50 ms on, so that a request is given up after about a minute of errors."""
@@ -20,11 +21,11 @@ S3_REQUEST_TIMEOUT_S = 30.0
 """The server may be silent for so long."""
 S3_OPTIONS = ("endpoint_override", "region", "scheme")
 """What the query of an s3:// URI may set."""
-HIDDEN = "***"
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss")
 """What a URI may begin with. Pyarrow opens more, some of which forget what was written, such as mock."""
 _OBJECT_STORES = {"s3": "s3://", "gcs": "gs://", "abfs": "abfs://"}
 _TROUBLES = (
+    ("[Ii]s a directory", "a folder is in its place: move it elsewhere and run the same command again"),
     ("No space left", "the disk is full: make room, or set {key} to another place; what is finished is kept"),
     ("NO_SUCH_BUCKET", "the bucket does not exist: make it, or set {key} to another place"),
     ("NETWORK_CONNECTION", "the server does not answer: check the network, and the endpoint and region in {key}"),
@@ -144,8 +145,15 @@ def location_below(location: str, name: str) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(path: str, action: str, key: str) -> Iterator[None]:
-    """Turn an error of the filesystem into one sentence; `key` is the setting that chose the path."""
+def storage_errors(path: str, action: str, key: str, missing: str) -> Iterator[None]:
+    """Turn an error of the filesystem into one sentence.
+
+    Args:
+        path: what it is about.
+        action: a participle, what cannot be done.
+        key: the setting that chose the path.
+        missing: what to do about a file that is not there.
+    """
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -153,7 +161,7 @@ def storage_errors(path: str, action: str, key: str) -> Iterator[None]:
         if known:
             mend = known[0].format(key=key)
         elif isinstance(error, FileNotFoundError) and action == "read":
-            mend = "it does not exist: run the stage that writes it"
+            mend = f"it does not exist: {missing}"
         else:
             mend = f"{first_line(error)}: check {key}"
         raise StorageError(f"{path} cannot be {action}; {mend}.") from error
