@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from sracl_dist.config import Config, parse_config
+from sracl_dist.run_folder import RunFolder
 
 GENRES = ("space opera", "romantic comedy", "courtroom drama", "cooking show")
 NUM_USERS = 24
@@ -67,3 +69,11 @@ def small_values(folder: Path) -> dict[str, Any]:
 def small_config(folder: Path, *overrides: str) -> Config:
     """The same, validated."""
     return parse_config(small_values(folder), overrides)
+
+
+def make_project(folder: Path) -> tuple[Path, RunFolder]:
+    """The log, and a configuration file for jobs beside it; returns the latter and its run."""
+    write_log(folder)
+    values = small_values(folder)
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    return folder / "config.yaml", RunFolder(values["run"]["dir"])

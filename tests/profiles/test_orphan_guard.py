@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 
+import pytest
+from programs import SHARED_MEMORY, programs_in_own_folder
+
 PROGRAM = """
 import multiprocessing, os, time
 from sracl_dist.profiles.orphan_guard import watch_parent
@@ -19,6 +22,29 @@ def child():
 if __name__ == "__main__":
     multiprocessing.get_context("fork").Process(target=child).start()
     time.sleep(60)
+"""
+
+ENGINE = """
+import time
+from multiprocessing.shared_memory import SharedMemory
+from sracl_dist.cluster import connected, map_shards
+from sracl_dist.config.sections import ClusterConfig
+from sracl_dist.profiles.orphan_guard import watch_parent
+
+def make():
+    watch_parent()
+    def process(shard):
+        if shard == "wait":
+            time.sleep(600)
+        process.shared = SharedMemory(create=True, size=100)
+        return process.shared.name
+    return process
+
+def tell(_, name):
+    print(name, flush=True)
+
+with connected(ClusterConfig(address="local", num_cpus=1, object_store_bytes=80_000_000)):
+    map_shards(make, (), ["make", "wait"], tell, num_workers=1)
 """
 
 
@@ -44,6 +70,19 @@ def test_a_child_ends_with_its_killed_parent() -> None:
     finally:
         if is_running(child):
             os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.ray
+def test_the_shared_memory_of_an_engine_goes_with_the_killed_group_of_its_program() -> None:
+    with programs_in_own_folder() as programs:
+        program = programs.start("-c", ENGINE, start_new_session=True, stdout=subprocess.PIPE)
+        assert program.stdout is not None
+        shared = SHARED_MEMORY / program.stdout.readline().strip()
+        assert shared.exists()
+        os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+        programs.wait_until_gone()
+        assert not shared.exists()
 
 
 def test_vllm_loads_it() -> None:
