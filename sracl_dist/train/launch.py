@@ -8,8 +8,8 @@
     local/                      the same of train.local
     tensorboard/, mlflow.json   what train.trackers asks for
 
-Ray Train continues from the last checkpoint when the same name and storage path come again. The stage's folder is
-emptied when the settings change, so that what is found there always belongs to the work in progress.
+Ray Train continues from the last checkpoint when the same name and storage path come again. The stage loses its files
+when the settings change, so that what is found there always belongs to the work in progress.
 """
 
 import os
