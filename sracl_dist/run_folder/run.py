@@ -19,6 +19,7 @@ from sracl_dist.run_folder.owner import (
     require_owner,
     write_started,
 )
+from sracl_dist.run_folder.resuming import leave_own_files
 from sracl_dist.run_folder.stage_folder import BOOKKEEPING, Input, StageFolder, Work
 from sracl_dist.run_folder.sums import SUMS, sums_in
 
@@ -91,7 +92,7 @@ class RunFolder:
             work = Work(owner_id=owner.id, fingerprint=fingerprint, libraries=tuple(libraries))
             self._work[name] = work
             try:
-                found, foreign = self.stage(name).begin(before, fingerprint, keep, libraries)
+                found, foreign = leave_own_files(self.stage(name), before, fingerprint, keep, libraries)
                 damaged += found
                 require_owner(plain, owner.id)
                 write_started(plain, Started(fingerprint=fingerprint, owner=owner, damaged=damaged))

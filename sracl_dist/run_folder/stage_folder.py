@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from sracl_dist.errors import StorageError
-from sracl_dist.observe import say
-from sracl_dist.run_folder.folder import TEMPORARY, Folder
+from sracl_dist.run_folder.folder import Folder
 from sracl_dist.run_folder.locations import is_object_store
 from sracl_dist.run_folder.manifest import MANIFEST, Manifest
 from sracl_dist.run_folder.owner import NAMES as OWNER_NAMES
@@ -117,7 +116,7 @@ class StageFolder(Folder):
     def _appearing(self, name: str, content: Path) -> Iterator[None]:
         """Leave the sum of a file before the file itself, and that of the file it replaces until then."""
         if self._has_no_sum(name):
-            self._require_owner()
+            self.require_owner()
             yield
             return
         there = self._type_of(name)
@@ -128,13 +127,14 @@ class StageFolder(Folder):
                 f"elsewhere and run {self._job} again, or {self.anew}."
             )
         own = sum_of_file(content, NO_FINGERPRINT if self._work is None else self._work.fingerprint)
-        self._require_owner()
+        self.require_owner()
         if own not in before:
             self.plain.write_bytes(own.file_name(name), own.line(name))
         yield
         self.plain.delete(other.file_name(name) for other in before - {own})
 
-    def _require_owner(self) -> None:
+    def require_owner(self) -> None:
+        """Refuse to go on where the stage has another owner by now; see `owner.require_owner`."""
         if self._work is not None:
             require_owner(self.plain, self._work.owner_id)
 
@@ -189,9 +189,10 @@ class StageFolder(Folder):
         names = list(names)
         # The sums go last: a file without one would stay for ever.
         super().delete(names)
-        self._delete_sums(names)
+        self.delete_sums(names)
 
-    def _delete_sums(self, names: Iterable[str]) -> None:
+    def delete_sums(self, names: Iterable[str]) -> None:
+        """Forget files that are not there."""
         names = list(names)
         sums: dict[str, set[Sum]] = {}
         for folder in {f"{SUMS}/{name}".rpartition("/")[0] for name in names}:
@@ -234,10 +235,11 @@ class StageFolder(Folder):
         if manifest is not None:
             damage |= _wrong_work(sums, manifest)
         if thorough:
-            damage |= self._wrong_contents({name: own for name, own in sums.items() if name not in damage})
+            damage |= self.wrong_contents({name: own for name, own in sums.items() if name not in damage})
         return damage
 
-    def _wrong_contents(self, sums: dict[str, set[Sum]]) -> dict[str, str]:
+    def wrong_contents(self, sums: dict[str, set[Sum]]) -> dict[str, str]:
+        """What is wrong with the contents of files, by name; `sums` are those that each may have."""
         with self.errors("", "read"):
             return wrong_contents(self._fs, {name: self.path(name) for name in sums}, sums, f"{self.name}: checking")
 
@@ -269,46 +271,6 @@ class StageFolder(Folder):
             self.plain.delete(own.file_name(name) for own in sums[name] - {right})
             sums[name] = {right}
         return sums
-
-    def begin(
-        self, before: str | None, fingerprint: str, keep: Sequence[str], libraries: Sequence[str]
-    ) -> tuple[list[str], frozenset[str]]:
-        """Leave of the folder what this work can go on from: its own whole files, and those that are kept.
-
-        Args:
-            before: fingerprint of the work whose files lie there, where it is known.
-            fingerprint: of this work.
-            keep: names and folders that survive a change of settings.
-            libraries: folders whose files have no sums, and belong to `before`.
-
-        Returns:
-            Names of files of this work, or that are kept, which were damaged; and of files that are not the stage's.
-        """
-        # A program that was killed left the sum of a file that it did not get to; of a finished stage nothing may miss.
-        was_killed = before is not None and not self.exists(MANIFEST)
-        infos = self.infos()
-        sums = sums_in(infos)
-        stay = {
-            name: {own for own in several if name.startswith(tuple(keep)) or own.fingerprint == fingerprint}
-            for name, several in sums.items()
-        }
-        stay = {name: several for name, several in stay.items() if several}
-        if was_killed:
-            stay = {name: several for name, several in stay.items() if name in infos}
-        damage = wrong_sizes(infos, stay)
-        damage |= self._wrong_contents({name: own for name, own in stay.items() if name not in damage})
-        gone = [name for name in sums if name not in stay or name in damage]
-        if before not in (None, fingerprint):
-            gone += [name for name in infos if name.startswith(tuple(libraries))]
-        gone += [name for name in infos if TEMPORARY.search(name) and not name.startswith(tuple(libraries))]
-        self._require_owner()
-        self.delete([MANIFEST, *(name for name in gone if name in infos)])
-        self._delete_sums(name for name in gone if name not in infos)
-        if damage:
-            say(f"{self.name}: {in_words(damage)}; made again")
-        own = (f"{SUMS}/", *libraries)
-        foreign = infos.keys() - sums.keys() - set(BOOKKEEPING)
-        return sorted(damage), frozenset(name for name in foreign if not name.startswith(own))
 
 
 def _wrong_work(sums: Mapping[str, set[Sum]], manifest: Manifest) -> dict[str, str]:

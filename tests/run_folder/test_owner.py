@@ -155,7 +155,7 @@ def test_who_was_taken_over_at_the_beginning_deletes_nothing(place: str, monkeyp
             work(place)
         return {}
 
-    monkeypatch.setattr("sracl_dist.run_folder.stage_folder.wrong_sizes", asleep)
+    monkeypatch.setattr("sracl_dist.run_folder.resuming.wrong_sizes", asleep)
     with pytest.raises(StorageError, match="was taken over"), run.working_on("embed", "f1"):
         pass
     folder = run.stage("embed")
