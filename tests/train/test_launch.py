@@ -230,10 +230,10 @@ def test_a_run_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path
     assert 1 <= num_before < 10
 
     orphan = "checkpoints/checkpoint_2020-01-01_00-00-00.000000/state/model.safetensors"
-    run.stage("train").write_bytes(orphan, b"uploaded but not recorded")
+    run.stage("train").plain.write_bytes(orphan, b"uploaded but not recorded")
 
     train(config, run)
-    kept = {name.split("/")[1] for name in run.stage("train").files("checkpoints") if name.count("/") > 1}
+    kept = {name.split("/")[1] for name in run.stage("train").library_files("checkpoints") if name.count("/") > 1}
     assert 1 <= len(kept) <= 2
     expected_curve = undisturbed_curve(run, "train.epochs=10", "train.patience=10")
     for line, expected in zip(read_curve(run), expected_curve, strict=True):
@@ -356,11 +356,11 @@ def test_a_worker_that_dies_within_an_epoch_costs_little(
 def test_a_truncated_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEQUENCES)
     train(make_config(run.location), run)
-    for name in run.stage("train").files("checkpoints"):
+    for name in run.stage("train").library_files("checkpoints"):
         if name.endswith("state/model.safetensors"):
             content = run.stage("train").read_bytes(name)
-            run.stage("train").write_bytes(name, content[: len(content) // 2])
-    with pytest.raises(StorageError, match=r"\S+/checkpoint_\S+ is damaged .*delete \S+/checkpoints to train anew"):
+            run.stage("train").plain.write_bytes(name, content[: len(content) // 2])
+    with pytest.raises(StorageError, match=r"\S+/checkpoint_\S+ is damaged .*delete \S+/checkpoints and run jobs"):
         train(make_config(run.location), run)
 
 

@@ -98,7 +98,7 @@ def test_a_search_that_is_killed_goes_on_without_redoing_anything(tmp_path: Path
         assert trials[number] == trial
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert "tune: 0 placement groups left over\n" in output
-    assert not run.stage("tune").files("session")
+    assert not run.stage("tune").library_files("session")
     for number, trial in trials.items():
         lines = curve(run, number)
         assert [line["validation"]["seen_kept"]["ndcg@20"] for line in lines] == trial.curve
