@@ -58,7 +58,7 @@ def parse_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> Confi
     except TextError as error:
         raise ConfigError(f"{error}.") from None
     except (OmegaConfBaseException, TypeError) as error:
-        reason = _explain(layers, known) or f"The configuration cannot be used ({first_line(error)}); mend it."
+        reason = _explain(layers, known) or f"The configuration cannot be used ({first_line(error)}); fix it."
         raise ConfigError(reason) from None
     _refuse_unfit(config, known)
     try:

@@ -10,7 +10,7 @@ from sracl_dist.config.text import MAX_DEPTH, TextError
 MAX_RESOLVED = 2_000_000
 """Characters that all references together may yield, each reference counted as REFERENCE_CHARS more."""
 REFERENCE_CHARS = 100
-MEND = "write the value out"
+ADVICE = "write the value out"
 
 
 def refuse_growth(values: Mapping[str, Any]) -> None:
@@ -27,12 +27,12 @@ def refuse_growth(values: Mapping[str, Any]) -> None:
         if name in path:
             return 0  # a circle, which resolving refuses
         if len(path) > MAX_DEPTH:
-            raise TextError(f"{path[0]} refers to a chain of references longer than {MAX_DEPTH}; {MEND}")
+            raise TextError(f"{path[0]} refers to a chain of references longer than {MAX_DEPTH}; {ADVICE}")
         if name not in sizes:
             words = _words(name, texts[name])
             others = [other for word in words for other in ([word] if word in texts else by_part.get(word, []))]
             if len(others) * REFERENCE_CHARS > MAX_RESOLVED:
-                raise TextError(f"{name} refers to too many values; {MEND}")
+                raise TextError(f"{name} refers to too many values; {ADVICE}")
             inner = sum(size(other, (*path, name)) for other in others)
             sizes[name] = REFERENCE_CHARS + len(texts[name]) + inner
         return sizes[name]
@@ -41,7 +41,7 @@ def refuse_growth(values: Mapping[str, Any]) -> None:
     for name in [name for name, text in texts.items() if "${" in text]:
         whole += size(name, ())
         if whole > MAX_RESOLVED:
-            raise TextError(f"{name} refers to values that refer to others, too many to follow; {MEND}")
+            raise TextError(f"{name} refers to values that refer to others, too many to follow; {ADVICE}")
 
 
 def leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -59,7 +59,7 @@ def _words(name: str, text: str) -> list[str]:
     while num_found:
         for inside in (found := re.findall(r"\$\{([^{}]*)\}", text)):
             if re.match(r"[^:]*\0", inside):
-                raise TextError(f"{name} has a reference whose name is itself a reference; {MEND}")
+                raise TextError(f"{name} has a reference whose name is itself a reference; {ADVICE}")
             places = re.findall(r"[\w.]+", re.sub(r"[\[\]]", ".", inside))
             words += [".".join(filter(None, place.split("."))) for place in places]
         num_found = len(found)

@@ -60,7 +60,7 @@ def _parsed(parse: Any) -> Any:
     except RecursionError:
         raise TextError("has brackets within a reference that are nested too deep; close them") from None
     except (OmegaConfBaseException, ValueError) as error:  # a key that is no text, a number of thousands of digits
-        raise TextError(f"holds what no setting can be ({first_line(error)}); mend it") from None
+        raise TextError(f"holds what no setting can be ({first_line(error)}); fix it") from None
 
 
 def _refuse_beyond_limits(text: str) -> None:
@@ -74,7 +74,7 @@ def _refuse_beyond_limits(text: str) -> None:
             if tag := getattr(event, "tag", None):
                 raise TextError(f"has the tag {brief(tag)}; leave it out, and put a value that is text into quotes")
             if depth > MAX_DEPTH:
-                raise TextError(f"is nested more than {MAX_DEPTH} deep; close the brackets, or mend the indentation")
+                raise TextError(f"is nested more than {MAX_DEPTH} deep; close the brackets, or fix the indentation")
             if "${" in (value := getattr(event, "value", "")):
                 num_referring_chars += len(value)
                 _refuse_deep_references(value)
