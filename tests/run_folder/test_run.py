@@ -1,38 +1,20 @@
-"""The run folder: atomic writes, begin and commit, and errors of the disk as one sentence."""
+"""The run folder as a whole: where stages lie, and what one goes on from when it begins."""
 
-import contextlib
-import os
 import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
+from run_files import TABLE, mounted, names_on_disk
 
 from sracl_dist.errors import StorageError
 from sracl_dist.run_folder import MANIFEST, TABLE_STAGES, Manifest, RunFolder, StageFolder
 from sracl_dist.run_folder.locations import shown_location
 from sracl_dist.run_folder.owner import LOCK, STARTED
 from sracl_dist.run_folder.plain import sealed_json
-
-TABLE = pa.table({"key": [1, 2, 3]})
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return RunFolder(str(tmp_path / "run"))
-
-
-@pytest.fixture
-def folder(run: RunFolder) -> StageFolder:
-    return run.stage("train")
 
 
 def manifest(fingerprint: str = "f1") -> Manifest:
@@ -45,103 +27,6 @@ def manifest(fingerprint: str = "f1") -> Manifest:
         inputs={"prepare": "p1"},
         rows={"checkpoints": 1},
     )
-
-
-def names_on_disk(folder: StageFolder) -> set[str]:
-    """Without the sums."""
-    root = Path(folder.path())
-    names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-    return {name for name in names if not name.startswith("sums/")}
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[None]:
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not allow mounting")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def test_tables_json_and_bytes_come_back(folder: StageFolder) -> None:
-    folder.write_table("a/items.parquet", TABLE)
-    folder.write_json("quality.json", {"recall": 0.5, "text": "\u6771\u4eac"})
-    folder.write_bytes("weights.bin", b"\x00\x01")
-    assert folder.read_table("a/items.parquet").equals(TABLE)
-    assert folder.read_table("a/items.parquet", []).num_columns == 0
-    assert folder.read_json("quality.json") == {"recall": 0.5, "text": "\u6771\u4eac"}
-    assert folder.read_bytes("weights.bin") == b"\x00\x01"
-    assert folder.files() == ["a/items.parquet", "quality.json", "weights.bin"]
-    assert folder.files("a") == ["a/items.parquet"]
-    assert folder.files("absent") == []
-    assert folder.exists("quality.json")
-    assert not folder.exists("a")
-
-
-@pytest.mark.parametrize("wanted", [[], [0], [3], [2, 6], [0, 3, 4, 5, 9], list(range(10))])
-def test_row_groups_without_a_wanted_row_are_not_read(
-    folder: StageFolder, monkeypatch: pytest.MonkeyPatch, wanted: list[int]
-) -> None:
-    whole = pa.table({"key": np.arange(10), "square": np.arange(10) ** 2, "text": list("abcdefghij")})
-    folder.write_table("rows.parquet", whole, group_rows=3)
-    read: list[int] = []
-    read_row_groups = pq.ParquetFile.read_row_groups
-
-    def note(file: pq.ParquetFile, groups: list[int], columns: list[str]) -> pa.Table:
-        read.extend(groups)
-        return read_row_groups(file, groups, columns)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", note)
-    mask = np.isin(np.arange(10), wanted)
-    found = folder.read_rows("rows.parquet", mask, ["square", "text"])
-    assert found.equals(whole.select(["square", "text"]).take(pa.array(wanted, pa.int64())))
-    assert read == sorted({row // 3 for row in wanted})
-
-
-def test_a_file_with_other_rows_than_expected_is_refused(folder: StageFolder) -> None:
-    folder.write_table("rows.parquet", TABLE, group_rows=2)
-    with pytest.raises(StorageError, match=r"rows.parquet has 3 rows and should have 4; delete"):
-        folder.read_rows("rows.parquet", np.ones(4, np.bool_), ["key"])
-
-
-def test_a_second_write_replaces_the_first(folder: StageFolder) -> None:
-    folder.write_json("quality.json", 1)
-    folder.write_json("quality.json", 2)
-    assert folder.read_json("quality.json") == 2
-    assert names_on_disk(folder) == {"quality.json"}
-
-
-def write_half(folder: StageFolder, name: str, error: BaseException) -> None:
-    with folder.open_output(name) as stream:
-        stream.write(b"half")
-        raise error
-
-
-@pytest.mark.parametrize("error", [ValueError("bad row"), KeyboardInterrupt()])
-def test_an_exception_in_the_middle_of_a_write_leaves_nothing(folder: StageFolder, error: BaseException) -> None:
-    with pytest.raises(type(error)):
-        write_half(folder, "items.parquet", error)
-    assert names_on_disk(folder) == set()
-
-
-def test_an_exception_in_the_middle_of_a_write_keeps_what_was_there(folder: StageFolder) -> None:
-    folder.write_bytes("weights.bin", b"old")
-    with pytest.raises(ValueError, match="bad row"):
-        write_half(folder, "weights.bin", ValueError("bad row"))
-    assert folder.read_bytes("weights.bin") == b"old"
-
-
-def test_a_reader_never_sees_what_is_being_written(folder: StageFolder) -> None:
-    with folder.open_output("items.parquet") as stream:
-        stream.write(b"half")
-        stream.flush()
-        assert folder.files() == []
-        assert not folder.exists("items.parquet")
-        assert len(names_on_disk(folder)) == 1
-    assert folder.files() == ["items.parquet"]
 
 
 def test_a_killed_writer_leaves_no_file_that_readers_see_and_the_next_work_clears_it(run: RunFolder) -> None:
@@ -162,32 +47,6 @@ def test_a_killed_writer_leaves_no_file_that_readers_see_and_the_next_work_clear
     with run.working_on("train", "f1") as folder:
         assert names_on_disk(folder) == {"shards/0.bin", STARTED, LOCK}
     assert names_on_disk(folder) == {"shards/0.bin", STARTED}
-
-
-def test_shards_are_joined_in_the_order_of_their_names(folder: StageFolder) -> None:
-    folder.write_table("ranks/00001.parquet", pa.table({"key": [3, 4]}))
-    folder.write_table("ranks/00000.parquet", pa.table({"key": [1, 2]}))
-    folder.write_json("ranks/notes.json", {})
-    assert folder.read_shards("ranks")["key"].to_pylist() == [1, 2, 3, 4]
-
-
-def test_rows_can_be_chosen_while_reading(folder: StageFolder) -> None:
-    for shard in range(3):
-        folder.write_table(f"ranks/{shard}.parquet", pa.table({"key": [2 * shard, 2 * shard + 1], "text": ["a", "b"]}))
-    wanted = pc.field("key").isin([4, 1])
-    assert folder.read_shards("ranks", ["text"], wanted)["text"].to_pylist() == ["b", "a"]
-    assert folder.read_table("ranks/1.parquet", rows=wanted).num_rows == 0
-
-
-def test_no_shard_at_all_is_an_error(folder: StageFolder) -> None:
-    with pytest.raises(StorageError, match=r"/train/ranks holds no table; delete .+, which makes it anew\.$"):
-        folder.read_shards("ranks")
-
-
-def test_delete_takes_missing_files_as_deleted(folder: StageFolder) -> None:
-    folder.write_json("a.json", 1)
-    folder.delete(["absent.json", "a.json", "a.json"])
-    assert folder.files() == []
 
 
 def test_work_commit_and_manifest(run: RunFolder, folder: StageFolder) -> None:
@@ -312,52 +171,6 @@ def test_a_damaged_start_mark_loses_no_shard(run: RunFolder, content: bytes) -> 
     Path(folder.path(STARTED)).write_bytes(content)
     with run.working_on("train", "f1") as folder:
         assert folder.read_table("ranks/0.parquet").equals(TABLE)
-
-
-def test_a_damaged_table_is_named(folder: StageFolder) -> None:
-    folder.write_bytes("items.parquet", b"PAR1 and then something else")
-    with pytest.raises(StorageError, match=r"/train/items\.parquet cannot be read; "):
-        folder.read_table("items.parquet")
-
-
-def test_a_missing_table_says_what_to_run(folder: StageFolder) -> None:
-    with pytest.raises(StorageError, match=r"items\.parquet cannot be read; it does not exist: delete .+ run jobs"):
-        folder.read_table("items.parquet")
-
-
-def test_a_run_folder_below_a_file_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError) as caught:
-        RunFolder(str(tmp_path / "file" / "run")).stage("train").write_json("a.json", 1)
-    assert "a.json cannot be written; " in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "ro"):
-        folder = RunFolder(str(tmp_path / "disk")).stage("train")
-        with pytest.raises(StorageError, match=r"cannot be written; the permission is missing: mend it, or set run"):
-            folder.write_json("a.json", 1)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(StorageError, match="the permission is missing"):
-        RunFolder(str(tmp_path)).stage("train").write_json("a.json", 1)
-
-
-def test_a_full_disk_keeps_what_is_finished(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "size=256k"):
-        folder = RunFolder(str(tmp_path / "disk")).stage("train")
-        folder.write_bytes("small.bin", b"x" * 1000)
-        with pytest.raises(StorageError, match=r"the disk is full: make room, or set run\.dir to another"):
-            folder.write_bytes("large.bin", b"x" * 1_000_000)
-        numbers = pa.table({"key": pa.array(os.urandom(1_000_000))})
-        with pytest.raises(StorageError, match="the disk is full"):
-            folder.write_table("large.parquet", numbers)
-        assert names_on_disk(folder) == {"small.bin"}
-        assert folder.read_bytes("small.bin") == b"x" * 1000
 
 
 def test_a_file_uri_is_a_run_folder(tmp_path: Path) -> None:
