@@ -354,17 +354,6 @@ def test_files_of_somebody_else_stay(write, tmp_path, capsys):
     assert [path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file()] == ["dear"]
 
 
-def test_a_link_is_not_emptied(write, tmp_path, capsys):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "manifest.json").write_text("{}")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "prepare").symlink_to(tmp_path / "mine")
-    overrides = (f"run.dir={tmp_path / 'run'}", f"data.interactions=[{write('log.csv', LOG)}]")
-    assert job(tmp_path, *overrides) == 1
-    assert "/run/prepare is a link" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["manifest.json"]
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A mounted disk of 64 KiB."""
