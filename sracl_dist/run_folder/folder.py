@@ -150,8 +150,8 @@ class Folder:
 
     def read_table(self, name: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
         """Read a Parquet file; with `rows`, only those for which the expression holds, in little memory."""
-        with self.errors(name, "read"):
-            return pq.read_table(self.path(name), filesystem=self._fs, columns=columns, filters=rows)
+        with self.open_input(name) as stream:  # pyarrow takes a path to a folder for a table of many files
+            return pq.read_table(stream, columns=columns, filters=rows)
 
     def read_rows(self, name: str, wanted: NDArray[np.bool_], columns: list[str]) -> pa.Table:
         """The rows of a Parquet file that are wanted; row groups without any are not read.

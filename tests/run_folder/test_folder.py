@@ -124,6 +124,13 @@ def test_a_damaged_table_is_named(folder: StageFolder) -> None:
         folder.read_table("items.parquet")
 
 
+def test_a_folder_in_place_of_a_table_is_told(folder: StageFolder, tmp_path: Path) -> None:
+    Path(folder.path("items.parquet")).mkdir(parents=True)
+    for rows in (None, pc.field("key") == 1):
+        with pytest.raises(StorageError, match=r"/train/items\.parquet cannot be read; a folder is in its place: move"):
+            folder.read_table("items.parquet", ["key"], rows)
+
+
 def test_a_missing_table_says_what_to_run(folder: StageFolder) -> None:
     with pytest.raises(StorageError, match=r"items\.parquet cannot be read; it does not exist: delete .+ run jobs"):
         folder.read_table("items.parquet")
