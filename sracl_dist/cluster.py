@@ -12,14 +12,20 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from sracl_dist.cluster_address import cluster_address
 from sracl_dist.config.sections import ClusterConfig
+from sracl_dist.environment import environment
 from sracl_dist.errors import SetupError, SraclError, StageError, first_line
 from sracl_dist.private_cluster import private_cluster
 from sracl_dist.room import require_room, waiting_for_nodes
+from sracl_dist.visible import is_utf8
 
 SHARDS_IN_FLIGHT_PER_WORKER = 2
 ROOM_CHECK_S = 30.0
 """After so long without a result it is looked whether a lost node has left too little room for the workers."""
+
+CLIENT_WAIT = "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S"
+"""Ray tries a ray:// address three times for so long, or half a minute where it is not set."""
 
 Shard = TypeVar("Shard")
 
@@ -88,10 +94,13 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
         with waiting_for_nodes(config.wait_s):
             yield _describe(config, is_local=False)
         return
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    _require_readable_folder()
+    address = cluster_address(config)
     is_local = address == "local"
     with contextlib.ExitStack() as around:
         private = around.enter_context(private_cluster(config)) if is_local else {}
+        # Ray's own libraries call `ray.init` again, which would turn to the address there, whatever is connected.
+        around.enter_context(environment({"RAY_ADDRESS": "", CLIENT_WAIT: os.environ.get(CLIENT_WAIT, "5")}))
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
         except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
@@ -100,6 +109,14 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
         around.callback(ray.shutdown)
         with waiting_for_nodes(config.wait_s):
             yield _describe(config, is_local=is_local)
+
+
+def _require_readable_folder() -> None:
+    """Refuse to start in a folder that Ray cannot name to its workers."""
+    if not is_utf8(os.getcwd()):
+        raise SetupError(
+            f"Ray cannot work in the folder {os.getcwd()}, whose name is not UTF-8; start from another one."
+        )
 
 
 def _describe(config: ClusterConfig, *, is_local: bool) -> Cluster:

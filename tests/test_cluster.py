@@ -12,17 +12,21 @@ import ray
 
 from sracl_dist.cluster import Cluster, connected, map_shards
 from sracl_dist.config.sections import ClusterConfig
+from sracl_dist.environment import environment
 from sracl_dist.errors import InputError, SetupError, StageError
 
 pytestmark = pytest.mark.ray
 
 Results = list[tuple[int, int]]
+DASHBOARD = "http://127.0.0.1:8265"
+"""As RAY_ADDRESS is set for `ray job submit`; a private cluster has nothing to do with it."""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
-    with connected(ClusterConfig(address="local", num_cpus=2, object_store_bytes=80_000_000)) as cluster:
+    config = ClusterConfig(address="local", num_cpus=2, object_store_bytes=80_000_000)
+    with environment({"RAY_ADDRESS": DASHBOARD}), connected(config) as cluster:
         yield cluster
 
 
@@ -68,6 +72,17 @@ def collect(
 
 def test_the_cluster_says_what_it_has(cluster: Cluster) -> None:
     assert cluster.num_cpus == 2
+
+
+def make_reading_address() -> Callable[[int], int]:
+    return lambda _: int(DASHBOARD in os.environ.get("RAY_ADDRESS", ""))
+
+
+def test_libraries_that_start_ray_again_stay_with_the_cluster(cluster: Cluster) -> None:
+    before = ray.get_runtime_context().gcs_address
+    ray.init(ignore_reinit_error=True)
+    assert ray.get_runtime_context().gcs_address == before
+    assert collect(make_reading_address, (), 1) == [(0, 0)]
 
 
 @pytest.mark.parametrize(("num", "num_workers"), [(0, 2), (1, 2), (2, 2), (25, 2), (25, 1)])
