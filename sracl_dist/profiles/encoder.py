@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
-from sracl_dist.errors import SetupError, StageError, first_line
+from sracl_dist.errors import SetupError, StageError
+from sracl_dist.profiles.models import loading_errors
 
 SMALLEST_NORM = 1e-12
 """Of a vector that is divided by its length; a zero one stays zero."""
@@ -22,12 +23,11 @@ class TextEncoder:
     """Encodes texts in batches of similar length, so that little is spent on padding."""
 
     def __init__(self, model: str, max_tokens: int, batch_rows: int, *, in_windows: bool = False) -> None:
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model)
-            self._model = AutoModel.from_pretrained(model).eval()
-        except (OSError, ValueError) as error:
-            reason = first_line(error)
-            raise SetupError(f"The text encoder {model} cannot be loaded ({reason}); mend embed.model.") from None
+        with loading_errors(model, "embed.model"):
+            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+            self._tokenizer = AutoTokenizer.from_pretrained(model, config=config, trust_remote_code=False)
+            network = AutoModel.from_pretrained(model, config=config, trust_remote_code=False, use_safetensors=True)
+            self._model = network.eval()
         longest = getattr(self._model.config, "max_position_embeddings", max_tokens)
         if max_tokens > longest:
             raise SetupError(f"embed.max_tokens is {max_tokens} but {model} reads at most {longest}; use that or less.")

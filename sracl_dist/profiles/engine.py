@@ -174,6 +174,9 @@ def for_cpu(config: ProfileConfig, *, multiplies_bfloat16: bool) -> ProfileConfi
 def engine_settings(config: ProfileConfig, num_gpus: int) -> dict[str, Any]:
     """Arguments of the engine itself."""
     engine: dict[str, Any] = {
+        # A model runs no code of its own, neither next to its weights nor pickled within them.
+        "trust_remote_code": False,
+        "load_format": "safetensors",
         "dtype": config.dtype,
         "max_model_len": config.max_prompt_tokens + config.max_output_tokens,
         "max_num_seqs": config.max_running_prompts,

@@ -1,13 +1,11 @@
 """What the driver needs of the language model: its tokenizer, how long its texts may be, and how its answers end."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 from sracl_dist.config.sections import ProfileConfig
-from sracl_dist.errors import SetupError, first_line
+from sracl_dist.errors import SetupError
 from sracl_dist.profiles.chat import EstimatedTokens
-from sracl_dist.profiles.models import resolve_model
+from sracl_dist.profiles.models import loading_errors, resolve_model
 
 
 def model_and_tokenizer(settings: ProfileConfig) -> tuple[str, Any]:
@@ -37,28 +35,20 @@ def end_token_ids(model: str) -> set[int]:
 def _load_tokenizer(model: str, name: str) -> Any:
     from transformers import AutoTokenizer
 
-    with _loading_errors(name):
-        return AutoTokenizer.from_pretrained(model)
+    with loading_errors(name, "profile.model"):
+        return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
 
 
 def _require_context(model: str, settings: ProfileConfig) -> None:
     """Refuse prompts and answers that are together longer than the model reads."""
     from transformers import AutoConfig
 
-    with _loading_errors(settings.model):
-        longest = getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", None)
+    with loading_errors(settings.model, "profile.model"):
+        own = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
+    longest = getattr(own, "max_position_embeddings", None)
     wanted = settings.max_prompt_tokens + settings.max_output_tokens
     if longest is not None and wanted > longest:
         raise SetupError(
             f"profile.max_prompt_tokens and profile.max_output_tokens are {wanted} together and {settings.model} reads "
             f"{longest}; lower one of them."
         )
-
-
-@contextlib.contextmanager
-def _loading_errors(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = first_line(error)
-        raise SetupError(f"The model {name} cannot be loaded ({reason}); set profile.model to another one.") from None

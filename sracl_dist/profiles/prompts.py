@@ -77,7 +77,7 @@ def load_template(kind: str, path: str | None) -> Template:
     Raises:
         ConfigError: it cannot be read, has no `---` line, or names an unknown placeholder.
     """
-    file = Path(path) if path else TEMPLATES / f"{kind}.txt"
+    file = Path(path).expanduser() if path else TEMPLATES / f"{kind}.txt"
     key = f"profile.{kind}_template"
     try:
         text = file.read_text(encoding="utf-8")

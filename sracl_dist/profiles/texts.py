@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sracl_dist.columns import BRAND, CATEGORIES, DESCRIPTION, ITEM, ITEM_ID, TITLE
-from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences, load_sequences
 
 
 @dataclass(frozen=True, kw_only=True)
