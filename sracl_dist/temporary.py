@@ -20,11 +20,12 @@ from pathlib import Path
 
 from sracl_dist.environment import environment
 from sracl_dist.errors import StorageError
+from sracl_dist.visible import is_utf8
 
 PREFIX = "job-"
 LOCK = "lock"
 SHORT = Path("/tmp")  # noqa: S108 - only folders of our own are made there, and no name within them is guessable
-"""Where a folder whose path is too long for sockets has a second, short name."""
+"""Where a folder whose path Ray cannot use, such as one that is too long for sockets, has a second, short name."""
 MAX_SOCKET_BYTES = 107
 SOCKET = "/ray-00/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """The longest path of a socket within the folder; Ray makes it."""
@@ -45,6 +46,7 @@ def own_folder() -> Iterator[Path]:
     if _current is not None:
         yield _current
         return
+    _require_place()
     delete_leftovers()
     folder, lock = _make()
     try:
@@ -109,6 +111,19 @@ def temporary_errors(thing: str = "what this program needs") -> Iterator[None]:
         ) from None
 
 
+def _require_place() -> None:
+    """Refuse a TMPDIR that cannot be used; Python would take another folder without a word, perhaps a small one."""
+    named = os.environ.get("TMPDIR") or None
+    try:
+        with tempfile.TemporaryFile(dir=named):
+            return
+    except OSError as error:
+        raise StorageError(
+            f"No temporary file can be made in {named or 'the usual folders'} ({error.strerror}); set TMPDIR to a "
+            f"folder that can be written to."
+        ) from None
+
+
 def _folder_of_user(place: Path) -> Path:
     folder = place / f"sracl-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -151,10 +166,11 @@ def _delete_file_of_the_dead(path: Path) -> None:
 
 
 def _short_name(folder: Path) -> Path:
-    """The folder, or a link to it where its path is too long for the sockets within."""
-    if len(os.fsencode(f"{folder}{SOCKET}")) <= MAX_SOCKET_BYTES:
+    """The folder, or a link to it where its path is too long for the sockets within, or no UTF-8, which Ray needs."""
+    path = f"{folder}{SOCKET}"
+    if len(os.fsencode(path)) <= MAX_SOCKET_BYTES and is_utf8(path):
         return folder
-    with temporary_errors("sockets, since its path is long, and neither can /tmp"):
+    with temporary_errors("sockets, since its path is long or no UTF-8, and neither can /tmp"):
         short = _folder_of_user(SHORT)
         _delete_leftovers(short)
         link = short / folder.name

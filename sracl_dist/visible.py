@@ -8,7 +8,13 @@ _INVISIBLE = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uf
 """Marks that reorder or hide the text around them. Joiners, which emoji and several scripts need, are not among them,
 and letters that are read from right to left are no marks."""
 INVISIBLE = re.compile(f"[{_INVISIBLE}]")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _UNFIT = re.compile(f"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_INVISIBLE}]")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8; a path whose bytes are something else cannot, in Python's form of it."""
+    return _HALF_PAIR.search(text) is None
 
 
 def visible(text: str, *, lines: bool = False) -> str:

@@ -202,6 +202,29 @@ def test_a_place_that_cannot_be_written_is_told_in_a_sentence(place: Path, monke
         pass
 
 
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_tmpdir_that_cannot_be_used_is_refused(place: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would take another folder without a word."""
+    (place / "file").write_text("")
+    monkeypatch.setenv("TMPDIR", str(place / name))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(StorageError, match=f"{place / name} .* set TMPDIR"), own_folder():
+        pass
+
+
+def test_a_folder_whose_path_is_not_utf8_has_another_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = place / os.fsdecode(b"b\xff")
+    odd.mkdir()
+    monkeypatch.setenv("TMPDIR", str(odd))
+    monkeypatch.setattr("tempfile.tempdir", str(odd))
+    monkeypatch.setattr(module, "SHORT", place)
+    monkeypatch.setattr(module, "MAX_SOCKET_BYTES", 1000)
+    with own_folder() as folder:
+        assert str(folder).encode().startswith(bytes(place / NAME))
+        assert folder.resolve().parent == machine_folder() == odd / NAME
+    assert not list((odd / NAME).iterdir())
+
+
 @pytest.fixture
 def long_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A long TMPDIR, and a place for short names of the test's own."""

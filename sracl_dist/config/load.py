@@ -1,6 +1,7 @@
 """From a YAML file and KEY=VALUE overrides to a validated `Config`, and back to flat keys."""
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
@@ -16,6 +17,7 @@ from sracl_dist.config.sections import Config
 from sracl_dist.config.text import MAX_BYTES, TextError, read_mapping, read_override
 from sracl_dist.errors import ConfigError, brief, first_line
 from sracl_dist.secrets import masked
+from sracl_dist.visible import is_utf8
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -25,7 +27,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the file cannot be read, a key is unknown, or a value is wrong.
     """
     try:
-        with open(path, "rb") as file:
+        with open(os.path.expanduser(path), "rb") as file:
             content = file.read(MAX_BYTES + 1)  # no more, since it may be any file
     except OSError as error:
         raise ConfigError(
@@ -113,6 +115,8 @@ def _refuse_unfit(config: Config, known: Sequence[Key]) -> None:
             raise ConfigError(f"{name} is {brief(value)}; use {in_words(key.hint)}.")
         if any("\0" in text for _, text in leaves(value, name)):
             raise ConfigError(f"{name} is {brief(value)}; take out the character \\x00, which no file name can hold.")
+        if not all(is_utf8(text) for _, text in leaves(value, name)):
+            raise ConfigError(f"{name} is {brief(value)}, which is not UTF-8; write it as UTF-8, or rename the file.")
 
 
 def _check(section: Any) -> None:

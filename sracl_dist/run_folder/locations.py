@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from sracl_dist.errors import StorageError, first_line
 from sracl_dist.secrets import HIDDEN
+from sracl_dist.visible import is_utf8
 
 S3_MAX_ATTEMPTS = 12
 """Waits double from 50 ms on, so that a request is given up after about a minute of errors."""
@@ -59,7 +60,10 @@ def open_location(location: str, key: str) -> tuple[fs.FileSystem, str]:
         if "://" in location:
             filesystem, root = fs.FileSystem.from_uri(location)
             return filesystem, root
-        return fs.LocalFileSystem(), str(Path(location).expanduser().resolve())
+        folder = str(Path(location).expanduser().resolve())
+        if not is_utf8(folder):
+            raise ValueError(f"the name of {folder} is not UTF-8")
+        return fs.LocalFileSystem(), folder
     except (pa.ArrowException, OSError, ValueError) as error:
         shown = shown_location(location)
         reason = first_line(error).replace(location, shown)
