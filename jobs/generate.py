@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from sracl_dist.bench.settings import parse_settings
+from sracl_dist.bench.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.cli import ArgumentParser, exit_status
 from sracl_dist.config.reference import field_docstrings
-from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.observe import say
 
 

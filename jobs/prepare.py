@@ -1,7 +1,7 @@
 """prepare: from a raw log and item texts to sequences, items, users and id maps.
 
-Rows that cannot be used are counted in the table rejects, with the reason. Where the log has only got new files since
-the tables were made, these are added and nothing is renumbered. A killed job goes on where it was.
+Rows that cannot be used are in the table rejects, with the reason. When the log has grown, users and items that were
+there keep their dense ids. A killed job goes on where it was.
 
     python jobs/prepare.py --config configs/demo.yaml
     python jobs/prepare.py --config configs/mine.yaml data.min_user_interactions=3

@@ -17,6 +17,7 @@ ITEM_ID = "item_id"
 # Interaction log
 TIME = "time"
 RATING = "rating"
+EVENT = "event"
 
 # Item texts
 TITLE = "title"
@@ -34,9 +35,6 @@ ITEMS = "items"
 TIMES = "times"
 NUM_TRAIN = "num_train"
 NUM_VALIDATION = "num_validation"
-
-# Table `added`, beside USER, ITEM and TIME
-PLACE = "place"
 
 # Table `rejects`
 SOURCE = "source"

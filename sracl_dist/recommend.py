@@ -12,13 +12,13 @@ import torch
 from sracl_dist.cluster import connected, map_shards
 from sracl_dist.columns import ITEM_IDS, SCORES, USER_ID
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.evaluate.best import best_items
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.ids import ITEMS_TABLE, load_item_ids, load_user_ids
 from sracl_dist.observe import Progress
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import load_sequences
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
 from sracl_dist.train.state import load_best_encoder

@@ -79,8 +79,8 @@ STAGES = {
             function="sracl_dist.data.prepare:prepare",
             settings=("data",),
             external="sracl_dist.data.sources:file_facts",
-            keep=("state/", "users/", "sequences/", "added/", "items.parquet", "rejects.parquet"),
-            version=4,  # the latest events are kept
+            keep=("ids/",),
+            version=5,  # times keep their fractions
         ),
         Stage(
             name="profile",
@@ -160,7 +160,11 @@ def stage_status(stage: Stage, config: Config, run: RunFolder, *, thorough: bool
     The inputs' own states are not looked at: in a pipeline they have just run. Whether the stage's files are those that
     it wrote is told by their names and sizes, and by all their contents where this is to be `thorough`.
     """
-    inputs = {name: own.fingerprint if own else "missing" for name, own in _manifests(stage.inputs, run).items()}
+    # Tables of the same work may differ, as those of a stage do that was damaged and asked a language model again.
+    inputs = {
+        name: f"{own.fingerprint}/{own.tables[:20]}" if own else "missing"
+        for name, own in _manifests(stage.inputs, run).items()
+    }
     settings = json.loads(json.dumps(flatten(config, stage.settings, with_neutral=False)))
     external = masked(_load(stage.external)(config)) if stage.external else {}
     made_from = {"version": stage.version, "config": settings, "external": external, "inputs": inputs}

@@ -97,6 +97,15 @@ class Nodes:
                 return
         raise AssertionError(f"no node has a process {worker}")
 
+    def kill_worker(self, title: str) -> None:
+        """Kill one process of any node that has such a title."""
+        for node in self.processes:
+            for process in self._processes_of(node):
+                if title in title_of(process):
+                    process.kill()
+                    return
+        raise AssertionError(f"no node has a process {title}")
+
     def submit(self, *entrypoint: str, folder: Path = ROOT) -> subprocess.Popen[str]:
         """`ray job submit` from the folder, which ends when the job does."""
         return subprocess.Popen(

@@ -8,9 +8,9 @@ import torch
 from synthetic import make_config, make_sequences, tables_of, write_run
 
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.profiles.texts import ItemText
+from sracl_dist.sequences import Sequences
 
 
 def item_text(item: int, **fields: str) -> ItemText:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from sracl_dist.columns import PAD
 from sracl_dist.config import Config, parse_config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.run_folder import Manifest, RunFolder, StageFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.shards import Shard
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.state import BEST, DESCRIPTION, ENCODER, WEIGHTS, Progress

@@ -16,7 +16,6 @@ from synthetic import differences, write_run
 
 from sracl_dist.columns import KEY, TEXT
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import load_sequences
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.neighbours.job import build_neighbours
@@ -25,6 +24,7 @@ from sracl_dist.profiles.prompts import Prompt, PromptWriter
 from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.profiles.vectors import load_vectors
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import load_sequences
 from sracl_dist.stages import STAGES, run_stage, stage_status
 from sracl_dist.train.batches import TrainingBatches
 

@@ -7,12 +7,12 @@ import torch
 from dense_scores import dense_scores
 from synthetic import NUM_ITEMS, make_config, make_sequences, write_best, write_run
 
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.evaluate.best import best_items
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.recommend import make_recommender
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.shards import Shard
 from sracl_dist.train.state import load_best_encoder
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from named_shards import name_shards
@@ -134,6 +136,33 @@ def test_logs_and_exit_status_come_through(three_nodes: Nodes, tmp_path: Path) -
     assert failing.returncode == 1
     assert "error: The stage train needs the stage prepare, which is not ready" in told
     assert "Traceback" not in told.partition("Job '")[0]
+
+
+@pytest.mark.fault
+def test_a_large_log_is_prepared_on_all_nodes_though_workers_are_killed(three_nodes: Nodes, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    users, items, times = rng.integers(0, (3_000, 800, 100_000), (300_000, 3)).T
+    columns = {"user_id": users.astype(str), "item_id": items.astype(str), "timestamp": times}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet", row_group_size=1_000)
+    data = {"interactions": [str(tmp_path / "log.parquet")], "shard_rows": 3_000}
+    tables = []
+    for name, limit in (("alone", 1_000_000), ("shared", 100_000)):
+        values = {"run": {"dir": str(tmp_path / name)}, "data": data | {"local_rows": limit}}
+        config, folder = write_config(tmp_path / f"config-{name}", values), RunFolder(str(tmp_path / name))
+        job = three_nodes.submit("python", "jobs/prepare.py", "--config", config)
+        if name == "shared":
+            for step in ("read", "events"):
+                wait_until(lambda own=folder, step=step: len(own.stage("prepare").files(f"work/{step}/")) > 5, job)
+                three_nodes.kill_worker("ray::_Worker.process")
+        told = log_of(job)
+        assert job.returncode == 0, told
+        stage = folder.stage("prepare")
+        tables.append({file: stage.read_table(file) for file in stage.files() if file.endswith(".parquet")})
+        manifest = stage.manifest()
+        assert manifest is not None
+        tables[-1]["details"] = manifest.details
+    assert len(tables[0]) > 200
+    assert tables[0] == tables[1]
 
 
 def test_a_stage_waits_for_nodes_that_come(three_nodes: Nodes, tmp_path: Path) -> None:

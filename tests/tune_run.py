@@ -7,8 +7,8 @@ import yaml
 from synthetic import make_sequences, write_run
 
 from sracl_dist.config import Config, load_config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.run_folder import Manifest, RunFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.stages import STAGES, stage_status
 
 SPACE: dict[str, Any] = {

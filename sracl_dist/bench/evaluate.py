@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from sracl_dist.bench.machine import BYTES_PER_GB, matrix_gflops, peak_rss_gb, seconds, waited_s
 from sracl_dist.config.sections import ModelConfig, require
-from sracl_dist.data.histories import Histories
 from sracl_dist.evaluate.best import best_items
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores, Chunk
 from sracl_dist.evaluate.threads import side_by_side
+from sracl_dist.histories import Histories
 from sracl_dist.model.encoders import inference_encoder
 from sracl_dist.observe import Progress, say
 

@@ -1,4 +1,4 @@
-"""The stage prepare as a program of its own, to be measured: a run folder, and folders of Parquet files in order."""
+"""The stage prepare as a program of its own, to be measured: the run folder, and the folder of a log's files."""
 
 import sys
 
@@ -7,10 +7,9 @@ from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 
-def prepare_log(location: str, *folders: str) -> None:
-    """Run the stage on the Parquet files of the folders."""
-    interactions = [f"{folder}/*.parquet" for folder in folders]
-    config = parse_config({"run": {"dir": location}, "data": {"interactions": interactions}})
+def prepare_log(location: str, log: str) -> None:
+    """Run the stage on the Parquet files of a log."""
+    config = parse_config({"run": {"dir": location}, "data": {"interactions": [f"{log}/*.parquet"]}})
     run = RunFolder(location)
     run_stage(STAGES["prepare"], config, run, stage_status(STAGES["prepare"], config, run).draft)
 

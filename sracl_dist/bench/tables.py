@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sracl_dist.columns import KEY, NEIGHBOURS, VECTOR
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.model.tables import random_others
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences, load_sequences
 from sracl_dist.shards import plan_shards
 from sracl_dist.stages import STAGES, run_stage, stage_status
 

@@ -21,27 +21,28 @@ from statistics import median
 import torch
 
 from sracl_dist.bench.machine import matrix_gflops, product_gflops, waited_s
+from sracl_dist.bench.prefix_training import PrefixTraining
 from sracl_dist.bench.tables import prepared_tables
 from sracl_dist.bench.train_memory import Memory, peak_memory
-from sracl_dist.bench.train_variant import CatalogueSoftmax, Variant
+from sracl_dist.bench.train_variant import CatalogueSoftmax, HistoryTraining, MakeTraining, Training, Variant
 from sracl_dist.config import Config, parse_config
 from sracl_dist.config.sections import require
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.softmax import GPU_SCORES_PER_CHUNK, SCORES_PER_CHUNK
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.observe import duration, say
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 
 VECTOR_WIDTH = 384
 """Width of the vectors of users' profiles; that of small text encoders."""
 BASELINE, BANK, BFLOAT16, ENCODED = "baseline", "bank", "bfloat16", "encoded"
 OVERRIDES = {
-    BASELINE: ("train.examples=prefixes", "objectives.cross_sequence.neighbour_states=encoded"),
+    BASELINE: ("objectives.cross_sequence.neighbour_states=encoded",),
     BANK: (),
     BFLOAT16: ("train.precision=bfloat16",),
     ENCODED: ("objectives.cross_sequence.neighbour_states=encoded",),
 }
-MEMORY_STEPS = {BASELINE: 2, BANK: 20}
+MEMORY_STEPS: dict[str, tuple[MakeTraining, int]] = {BASELINE: (PrefixTraining, 2), BANK: (HistoryTraining, 20)}
 """Steps after which memory no longer grows."""
 
 TOLERABLE_WAITING = 0.02
@@ -104,12 +105,16 @@ def measure(settings: TrainSettings) -> dict[str, float]:
         _say_log(sequences)
         tables = SemanticTables(run=run, sequences=sequences)
         device = torch.device(settings.device)
-        variants = {name: Variant(config, sequences, tables, device) for name, config in configs.items()}
-        rounds = _measure_in_turns(settings, variants, device)
+        baseline = PrefixTraining(configs[BASELINE], sequences, tables, device)
+        fast = {name: HistoryTraining(configs[name], sequences, tables, device) for name in (BANK, BFLOAT16, ENCODED)}
+        trainings: dict[str, Training] = {BASELINE: baseline, **fast}
+        variants = {name: Variant(training, device) for name, training in trainings.items()}
+        softmax = CatalogueSoftmax(fast[BANK].trainer)
+        rounds = _measure_in_turns(settings, variants, softmax, device)
         epoch_s = variants[BANK].epoch_s()
         memory = {
-            name: peak_memory(configs[name], folder, settings.device, settings.threads, num_steps)
-            for name, num_steps in MEMORY_STEPS.items()
+            name: peak_memory(make, configs[name], folder, settings.device, settings.threads, num_steps)
+            for name, (make, num_steps) in MEMORY_STEPS.items()
         }
         operations = {name: variant.operations_per_example() for name, variant in variants.items()}
     figures = _figures(rounds, operations, epoch_s, memory, settings)
@@ -136,10 +141,9 @@ def _config(settings: TrainSettings, folder: str, variant: str) -> Config:
 
 
 def _measure_in_turns(
-    settings: TrainSettings, variants: dict[str, Variant], device: torch.device
+    settings: TrainSettings, variants: dict[str, Variant], softmax: CatalogueSoftmax, device: torch.device
 ) -> dict[str, list[float]]:
     """Every round's value of all that is measured by time, by name."""
-    softmax = CatalogueSoftmax(variants[BANK])
     num_candidates, width = softmax.table_shape
     chunk = SCORES_PER_CHUNK if device.type == "cpu" else GPU_SCORES_PER_CHUNK
     chunk_rows = max(1, chunk // num_candidates)

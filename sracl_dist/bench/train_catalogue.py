@@ -21,14 +21,15 @@ import torch
 
 from sracl_dist.bench.machine import BYTES_PER_GB, peak_rss_gb, seconds, waited_s
 from sracl_dist.bench.train import say_waiting
-from sracl_dist.bench.train_variant import Variant
+from sracl_dist.bench.train_variant import HistoryTraining, Variant
 from sracl_dist.columns import PAD
 from sracl_dist.config import Config, parse_config
 from sracl_dist.config.sections import require
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.observe import say
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
+from sracl_dist.train.loop import Trainer
 
 LATER_ITEMS = 2
 """Items at the end of each history that are for validation and test."""
@@ -79,11 +80,12 @@ def measure(settings: TrainCatalogueSettings) -> dict[str, float]:
     """Figures by name, those of a size with it behind the name; see `_figures` for what they mean."""
     torch.set_num_threads(settings.threads)
     say(f"log: {settings.num_users:,} users with {settings.items_per_user} items each")
-    variants = {}
+    trainings, variants = {}, {}
     for size in settings.sizes:
-        variants[size] = _variant(settings, size)
+        trainings[size] = _training(settings, size)
+        variants[size] = Variant(trainings[size], CPU)
         say(f"catalogue of {size:,} items: ready")
-    table_work = {size: TableWork(variant) for size, variant in variants.items()}
+    table_work = {size: TableWork(training.trainer) for size, training in trainings.items()}
     started_waiting, step_s, table_s = waited_s(), _by_size(settings), _by_size(settings)
     measured_s = 0.0
     for number in range(settings.rounds):
@@ -94,7 +96,8 @@ def measure(settings: TrainCatalogueSettings) -> dict[str, float]:
         measured_s += time.perf_counter() - started
         say(f"round {number + 1} of {settings.rounds}")
     say_waiting((waited_s() - started_waiting) / measured_s)
-    settle_s = {size: seconds(variant.trainer.optimiser.settle, CPU) for size, variant in variants.items()}
+    settle_s = {size: seconds(training.trainer.optimiser.settle, CPU) for size, training in trainings.items()}
+    trainings.clear()
     variants.clear()
     table_work.clear()
     memory_gb = {size: _peak_memory_gb(settings, size) for size in settings.sizes}
@@ -107,8 +110,8 @@ def measure(settings: TrainCatalogueSettings) -> dict[str, float]:
 class TableWork:
     """What the table takes of a step: rows are read, and updated with gradients that are there."""
 
-    def __init__(self, variant: Variant) -> None:
-        self._trainer = trainer = variant.trainer
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
         self._items = []
         for rows in trainer.batches.order(1)[:NUM_TABLE_STEPS]:
             batch = trainer.batches.batch(rows)
@@ -152,10 +155,10 @@ def _by_size(settings: TrainCatalogueSettings) -> dict[int, list[float]]:
     return {size: [] for size in settings.sizes}
 
 
-def _variant(settings: TrainCatalogueSettings, size: int) -> Variant:
+def _training(settings: TrainCatalogueSettings, size: int) -> HistoryTraining:
     sequences = synthetic_sequences(settings.num_users, settings.items_per_user, size)
     tables = SemanticTables(run=RunFolder("unused"), sequences=sequences)
-    return Variant(_config(settings), sequences, tables, CPU)
+    return HistoryTraining(_config(settings), sequences, tables, CPU)
 
 
 def _config(settings: TrainCatalogueSettings) -> Config:
@@ -181,9 +184,9 @@ def _peak_memory_gb(settings: TrainCatalogueSettings, size: int) -> float:
 
 def _train(settings: TrainCatalogueSettings, size: int) -> float:
     torch.set_num_threads(settings.threads)
-    variant = _variant(settings, size)
-    variant.run(MEMORY_STEPS)
-    variant.trainer.optimiser.settle()
+    training = _training(settings, size)
+    Variant(training, CPU).run(MEMORY_STEPS)
+    training.trainer.optimiser.settle()
     return peak_rss_gb()
 
 

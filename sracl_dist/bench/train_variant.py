@@ -3,8 +3,9 @@
 M trained positions of a step, C candidates, D width, U users.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from sracl_dist.bench.machine import seconds
 from sracl_dist.bench.operations import count_operations
 from sracl_dist.columns import PAD
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.objectives import CrossSequence
 from sracl_dist.model.softmax import full_softmax_loss
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.loop import Trainer, make_trainer, train_step
 from sracl_dist.train.worker import Worker
 
@@ -28,22 +29,51 @@ NUM_COUNTED_STEPS = 4
 """Steps whose operations are counted, and whose states the softmax apart is measured with."""
 
 
-class Variant:
-    """A trainer that is asked for steps, epoch after epoch; its bank is full, as in every epoch but the first."""
+class Training(Protocol):
+    """A model in training."""
+
+    def order(self, epoch: int) -> list[NDArray[np.integer]]:
+        """Rows of every step of the epoch."""
+
+    def train(self, rows: NDArray[np.integer]) -> int:
+        """Train the rows of one step; returns the number of targets."""
+
+
+MakeTraining = Callable[[Config, Sequences, SemanticTables, torch.device], Training]
+
+
+class HistoryTraining:
+    """The product's trainer, a row per history; its bank is full, as in every epoch but the first."""
 
     def __init__(self, config: Config, sequences: Sequences, tables: SemanticTables, device: torch.device) -> None:
         self.trainer: Trainer = make_trainer(config, sequences, tables, Worker(device=device))
         self.trainer.model.train()
         _fill_bank(self.trainer)
-        self._device = device
-        self._steps = self._all_steps()
         self._num_steps = 0
+
+    def order(self, epoch: int) -> list[NDArray[np.integer]]:
+        """Rows of every step of the epoch."""
+        return self.trainer.batches.order(epoch)
+
+    def train(self, rows: NDArray[np.integer]) -> int:
+        """Train the rows of one step; returns the number of targets."""
+        num_targets = train_step(self.trainer, self.trainer.parts(rows), self._num_steps)[2]
+        self._num_steps += 1
+        return num_targets
+
+
+class Variant:
+    """A training that is asked for steps, epoch after epoch."""
+
+    def __init__(self, training: Training, device: torch.device) -> None:
+        self._training, self._device = training, device
+        self._steps = (rows for epoch in count() for rows in training.order(epoch))
         self.run(NUM_WARM_STEPS)
         self._step_s = seconds(lambda: self.run(1), device)
 
     def run(self, num_steps: int) -> int:
         """Train so many steps; returns the number of targets."""
-        return sum(self._train(rows) for rows in islice(self._steps, num_steps))
+        return sum(self._training.train(rows) for rows in islice(self._steps, num_steps))
 
     def examples_per_second(self, turn_s: float) -> float:
         """Targets trained per second, over as many steps as fit, at least one."""
@@ -64,8 +94,8 @@ class Variant:
 
     def epoch_s(self) -> float:
         """Seconds of one whole epoch."""
-        order = self.trainer.batches.order(0)
-        return seconds(lambda: [self._train(rows) for rows in order], self._device)
+        order = self._training.order(0)
+        return seconds(lambda: [self._training.train(rows) for rows in order], self._device)
 
     def operations_per_example(self) -> float:
         """Floating point operations of the matrix products of a step, by target."""
@@ -77,22 +107,13 @@ class Variant:
 
         return count_operations(steps) / num_targets
 
-    def _train(self, rows: NDArray[np.integer]) -> int:
-        num_targets = train_step(self.trainer, self.trainer.parts(rows), self._num_steps)[2]
-        self._num_steps += 1
-        return num_targets
-
-    def _all_steps(self) -> Iterator[NDArray[np.integer]]:
-        for epoch in count():
-            yield from self.trainer.batches.order(epoch)
-
 
 class CatalogueSoftmax:
-    """The softmax over the catalogue apart from the rest of a step, on the states of some steps of a variant."""
+    """The softmax over the catalogue apart from the rest of a step, on the states of some steps."""
 
-    def __init__(self, variant: Variant) -> None:
-        self._device = variant.trainer.worker.device
-        self._inputs = list(_softmax_inputs(variant.trainer))
+    def __init__(self, trainer: Trainer) -> None:
+        self._device = trainer.worker.device
+        self._inputs = list(_softmax_inputs(trainer))
         self._num_targets = sum(len(targets_M) for _, _, targets_M in self._inputs)
         self.seconds_per_example()
 

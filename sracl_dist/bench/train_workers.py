@@ -17,10 +17,10 @@ import torch
 import torch.distributed
 
 from sracl_dist.bench.machine import BYTES_PER_GB
+from sracl_dist.bench.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.bench.tables import prepared_tables
 from sracl_dist.config import Config, parse_config
 from sracl_dist.config.sections import require
-from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.observe import say
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.train.loop import train_step

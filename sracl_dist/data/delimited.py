@@ -1,199 +1,203 @@
-"""CSV, TSV, RecBole's atomic files and MovieLens' .dat files, streamed through Arrow's parser."""
+"""Delimited text such as CSV: blocks of lines go through Arrow's parser, and those with quotes through Python's.
+
+Arrow takes what follows an open quote for one long field, and drops a quote within one.
+"""
 
 import csv
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from numpy.typing import NDArray
 
-from sracl_dist.data.lines import CHUNK_BYTES, TOO_LONG, marked_utf8, shortened, text_chunks
-from sracl_dist.data.rejects import LINE_TOO_LONG, UNCLOSED_QUOTE, WRONG_FIELDS
-from sracl_dist.data.rows import Reading, Rows, reading_errors
+from sracl_dist.columns import ITEM_ID, TIME, USER_ID
+from sracl_dist.data.files import reading_errors
+from sracl_dist.data.lines import TOO_LONG, whole_lines
+from sracl_dist.data.rejects import BROKEN_QUOTE, LINE_TOO_LONG, UNCLOSED_QUOTE, WRONG_FIELDS
+from sracl_dist.data.rows import Reading, Rows, without_nan
 from sracl_dist.errors import InputError
 
-# A row has to fit into a block, so a quoted field of several lines must not be longer either.
-BLOCK_BYTES = 2 * CHUNK_BYTES
+MAX_RECORD_BYTES = 1 << 20
+"""A quoted field that is still open after so many bytes, and at the end of a block, is damaged."""
+SEPARATORS = (",", ";", "\t", "|", "::")
+_BY_ENDING = {"csv": ",", "tsv": "\t", "tab": "\t", "inter": "\t", "item": "\t"}
+_STANDS_FOR_SEPARATOR = "\x1f"
+"""Arrow takes one byte, so this one is put where a separator is longer."""
 _TOO_LONG = TOO_LONG.decode()
+_TIME = re.compile(r"\s*[+-]?[.\d][-+.:/\d\sTZUCGMeE]*")
+csv.field_size_limit(16 << 20)  # more than a block and what is left of the one before
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delimited:
-    """How fields are laid out in a delimited file."""
-
-    delimiter: str = ","
-    quoted: bool = False
-    """Whether a field may stand in double quotes, with delimiters and line breaks inside."""
-    typed_header: bool = False
-    """Whether column names look like `user_id:token`; the part before the colon is enough then."""
-    header: tuple[str, ...] = ()
-    """Column names of a file without a header line."""
-    latin1: bool = False
-    """Whether the text is Latin-1 instead of UTF-8."""
-    double_colon: bool = False
-    """Whether fields are separated by `::`; they reach the parser with the delimiter in between."""
-
-
-CSV = Delimited(quoted=True)
-TSV = Delimited(delimiter="\t")
-ATOMIC = Delimited(delimiter="\t", typed_header=True)
-
-
-def read_delimited(reading: Reading, layout: Delimited) -> Iterator[Rows]:
-    """Yield the rows with the right number of fields and reject the others; blank lines are no rows.
+def read_delimited(reading: Reading, blocks: Iterator[bytes]) -> Iterator[Rows]:
+    """Yield the rows with the right number of fields and reject the others; empty lines are no rows.
 
     Raises:
         InputError: the file is missing, damaged or empty, or lacks a column.
     """
-    chunks = _clean_chunks(reading, layout)
-    header, rest = _split_header(reading, layout, next(chunks, b""))
-    positions = _positions(reading, header, layout)
-    bad_rows = _BadRows(reading)
-    stream = pa.PythonFile(_ChunkStream(rest, chunks), mode="r")
-    with reading_errors(reading.path):
-        for batch in _batches(reading, stream, layout, len(header), positions, bad_rows):
-            rows = Rows(
-                columns={name: batch.column(str(position)) for name, position in positions.items()},
-                numbers=bad_rows.numbers(batch.num_rows),
-            )
-            reading.count(len(rows))
-            yield rows
+    chunks = whole_lines(blocks)
+    first = next(chunks, b"")
+    line, _, rest = first.partition(b"\n")
+    parser = _Parser(reading, *_header(reading, line.decode().strip("\r")))
+    pending = b""
+    for chunk in chain([first if reading.format.header else rest], chunks, [None]):
+        rows, pending = parser.parse(pending + (chunk or b""), is_end=chunk is None)
+        yield rows
 
 
-def _clean_chunks(reading: Reading, layout: Delimited) -> Iterator[bytes]:
-    forbidden = bytes.maketrans(b'",\t:|', b"     ")
-
-    def shorten(line: bytes) -> bytes:
-        # So many delimiters make it a row with a wrong number of fields, whatever the header is.
-        return shortened(line.translate(forbidden)) + layout.delimiter.encode() * 1000
-
-    for chunk in text_chunks(reading, shorten):
-        if layout.double_colon:
-            chunk = chunk.replace(b"::", layout.delimiter.encode())
-        yield chunk.decode("latin-1").encode() if layout.latin1 else marked_utf8(chunk)
-
-
-def _split_header(reading: Reading, layout: Delimited, text: bytes) -> tuple[list[str], bytes]:
-    if layout.header:
-        return list(layout.header), text
-    line, _, rest = text.partition(b"\n")
-    if not line.strip():
-        raise InputError(f"{reading.path} is empty or has no header line; write the column names into its first line.")
-    names = line.decode().strip("\r\n")
-    quoted = layout.quoted and '"' in names
-    fields = next(csv.reader([names], delimiter=layout.delimiter)) if quoted else names.split(layout.delimiter)
-    return [name.strip() for name in fields], rest
+def _header(reading: Reading, line: str) -> tuple[list[str], str]:
+    """Names of the columns, and the separator."""
+    given = reading.format.header
+    if not given and not line.strip():
+        raise InputError(f"{reading.file} is empty or has no header line; write the column names into its first line.")
+    ending = re.search(r"\.(\w+?)(\.(gz|zst|bz2|xz|lz4))?$", reading.file.path.lower())
+    kind = ending[1] if ending else ""
+    set_separator = reading.format.separator
+    candidates = [_BY_ENDING.get(kind, ","), *SEPARATORS] if set_separator is None else [set_separator]
+    by_separator = {separator: _fields(line, separator) for separator in candidates}
+    if given:
+        return list(given), max(candidates, key=lambda separator: len(by_separator[separator]) == len(given))
+    wanted = set(reading.columns.values())
+    for fields in by_separator.values():
+        fields[:] = map(str.strip, fields)
+        if kind in ("inter", "item"):  # RecBole's files have a type behind a column's name
+            fields[:] = [field if field in wanted else field.split(":", 1)[0] for field in fields]
+    separator, names = max(by_separator.items(), key=lambda own: (wanted <= set(own[1]), len(own[1])))
+    return names, separator
 
 
-def _positions(reading: Reading, header: list[str], layout: Delimited) -> dict[str, int]:
-    reading.seen_columns = dict.fromkeys(header)
-    short = [name.split(":", 1)[0] for name in header] if layout.typed_header else header
-    positions = {}
-    for name, column in reading.wanted.items():
-        found = [at for at, (full, part) in enumerate(zip(header, short, strict=True)) if column in (full, part)]
-        if not found:
-            raise reading.missing(name)
-        if len(found) > 1:
-            raise InputError(f"{reading.path} has the column {column!r} {len(found)} times; rename all but one.")
-        positions[name] = found[0]
-    return positions
+def _is_quoted(separator: str) -> bool:
+    return len(separator.encode()) == 1 and separator != "\t"
 
 
-def _batches(
-    reading: Reading,
-    stream: pa.PythonFile,
-    layout: Delimited,
-    num_columns: int,
-    positions: dict[str, int],
-    bad_rows: "_BadRows",
-) -> Iterator[pa.RecordBatch]:
-    used = [str(position) for position in dict.fromkeys(positions.values())]
-    try:
-        yield from pyarrow.csv.open_csv(
-            stream,
-            # Without threads the parser tells the number of a bad row.
-            pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=BLOCK_BYTES, column_names=[str(at) for at in range(num_columns)]
-            ),
-            pyarrow.csv.ParseOptions(
-                delimiter=layout.delimiter,
-                quote_char='"' if layout.quoted else False,
-                newlines_in_values=layout.quoted,
-                invalid_row_handler=bad_rows.skip,
-            ),
-            pyarrow.csv.ConvertOptions(
-                check_utf8=False, column_types=dict.fromkeys(used, pa.string()), include_columns=used
-            ),
+def _fields(line: str, separator: str) -> list[str]:
+    """Fields of one line; a quote that is left open leaves a line feed in the last one."""
+    if '"' in line and _is_quoted(separator):
+        return next(csv.reader([line.replace("\r", " ")], delimiter=separator))
+    return line.rstrip("\r\n").split(separator)
+
+
+class _Parser:
+    """Turns lines of one file into rows."""
+
+    def __init__(self, reading: Reading, header: list[str], separator: str) -> None:
+        self._reading, self._separator, self._num_columns = reading, separator, len(header)
+        format_key = reading.setting.replace("columns", "format")
+        missing = [column for column in reading.columns.values() if column not in header]
+        hint = ""
+        if missing and not reading.format.header:
+            if any(_TIME.fullmatch(name) for name in header):
+                raise InputError(
+                    f"{reading.file} has no column {missing[0]!r} and no header line (it begins with "
+                    f"{separator.join(header)[:200]!r}); name all its columns in order in {format_key}.header."
+                )
+            if len(missing) == len(reading.columns):
+                hint = f"; if its first line is a row, name the columns in {format_key}.header instead"
+        self._positions = {name: reading.place(name, header, hint) for name in reading.columns}
+        self._is_quoted = _is_quoted(separator)
+
+    def parse(self, block: bytes, *, is_end: bool) -> tuple[Rows, bytes]:
+        """Rows of a block of whole lines, and its end where a record goes on beyond it."""
+        needs_python = (
+            not block
+            or block.isspace()
+            or (self._is_quoted and b'"' in block)
+            or (b"\0" in block and TOO_LONG in block)
+            # Arrow sees a line break in any carriage return.
+            or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n"))
+            or (len(self._separator.encode()) > 1 and _STANDS_FOR_SEPARATOR.encode() in block)
         )
-    except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):
-            return
-        if "straddling" in str(error):
-            raise InputError(
-                f"{reading.path} has a quoted field of over {BLOCK_BYTES >> 20} MiB after data row "
-                f"{reading.num_rows:,}; close the quote that was left open there."
-            ) from None
-        raise
+        return self._with_python(block, is_end=is_end) if needs_python else (self._with_arrow(block), b"")
 
+    def _with_arrow(self, block: bytes) -> Rows:
+        """Rows of a block without quoted fields."""
+        separator = self._separator
+        if len(separator.encode()) > 1:
+            block, separator = block.replace(separator.encode(), _STANDS_FOR_SEPARATOR.encode()), _STANDS_FOR_SEPARATOR
+        bad: list[pyarrow.csv.InvalidRow] = []
 
-class _BadRows:
-    """Takes note of rows with a wrong number of fields, and numbers the rows between them."""
+        def skip(row: pyarrow.csv.InvalidRow) -> str:
+            bad.append(row)
+            return "skip"
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._bad: list[int] = []
-        self._num_extra_lines = 0
-        self._num_good = 0
+        types = {str(position): pa.string() for position in self._positions.values()}
+        names = [str(position) for position in range(self._num_columns)]
+        with reading_errors(self._reading.file):
+            table = pyarrow.csv.read_csv(
+                pa.BufferReader(block),
+                # Without threads the parser tells the number of a bad row.
+                pyarrow.csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names),
+                pyarrow.csv.ParseOptions(delimiter=separator, quote_char=False, invalid_row_handler=skip),
+                pyarrow.csv.ConvertOptions(check_utf8=False, column_types=types, include_columns=list(types)),
+            )
+        first = self._reading.num_rows + 1
+        self._reading.count(table.num_rows + len(bad))
+        for row in bad:
+            text = row.text.replace(separator, self._separator)
+            self._reading.rejects.add_line(self._reading.file.source, first + row.number - 1, WRONG_FIELDS, text)
+        numbers = np.delete(np.arange(first, self._reading.num_rows + 1), [row.number - 1 for row in bad])
+        columns = {name: without_nan(table[str(at)].combine_chunks()) for name, at in self._positions.items()}
+        return Rows(columns=columns, numbers=numbers)
 
-    def skip(self, row: pyarrow.csv.InvalidRow) -> str:
-        """Reject a row; a quote left open swallows lines, and each of them counts as a row."""
-        lines = row.text.split("\n")
-        first = row.number + self._num_extra_lines
-        numbers = list(range(first, first + len(lines)))
-        self._num_extra_lines += len(lines) - 1
-        self._bad += numbers
-        self._reading.count(len(numbers))
-        reason = WRONG_FIELDS if len(lines) == 1 else UNCLOSED_QUOTE
-        if lines[0].startswith(_TOO_LONG):
-            reason, lines[0] = LINE_TOO_LONG, lines[0].removeprefix(_TOO_LONG).rstrip(",\t")
-        for number, line in zip(numbers, lines, strict=True):
-            self._reading.rejects.add_line(self._reading.source, number, reason, line)
-        return "skip"
+    def _with_python(self, block: bytes, *, is_end: bool) -> tuple[Rows, bytes]:
+        """What `parse` returns, record by record."""
+        text = io.StringIO(block.decode(), newline="\n")
+        lines = [line for line in text if self._is_quoted or line.strip("\r\n")]
+        records: list[list[str]] = []
+        numbers: list[int] = []
+        rest: list[str] = []
+        for fields, start, end, reason in self._records(lines):
+            if reason == UNCLOSED_QUOTE and not is_end and sum(map(len, lines[start:])) <= MAX_RECORD_BYTES:
+                rest = lines[start:]
+                break
+            is_long = end - start > 1
+            if reason or len(fields) != self._num_columns or (is_long and self._swallows(lines[start:end])):
+                self._reject(lines[start:end], UNCLOSED_QUOTE if is_long else reason or WRONG_FIELDS)
+            else:
+                self._reading.count(1)
+                numbers.append(self._reading.num_rows)
+                records.append(fields)
+        texts = {name: [fields[at] for fields in records] for name, at in self._positions.items()}
+        columns = {name: without_nan(pa.array(own, pa.string())) for name, own in texts.items()}
+        return Rows(columns=columns, numbers=np.array(numbers, dtype=np.int64)), "".join(rest).encode()
 
-    def numbers(self, num: int) -> NDArray[np.int64]:
-        """Numbers of the next `num` good rows.
+    def _records(self, lines: Sequence[str]) -> Iterator[tuple[list[str], int, int, str]]:
+        """Fields of each record, its first line, the line behind it, and why it cannot be used."""
+        reader = csv.reader(lines, delimiter=self._separator, strict=True) if self._is_quoted else None
+        start = end = 0
+        while start < len(lines):
+            try:
+                fields, reason = next(reader) if reader else _fields(lines[start], self._separator), ""
+            except csv.Error as error:
+                fields, reason = [], UNCLOSED_QUOTE if "end of data" in str(error) else BROKEN_QUOTE
+                if '"' not in lines[start]:  # a carriage return within a field
+                    fields, reason = _fields(lines[start], self._separator), ""
+            end = reader.line_num if reader else start + 1
+            yield fields, start, end, LINE_TOO_LONG if lines[start].startswith(_TOO_LONG) else reason
+            start = end
 
-        The parser reads ahead, so the list of bad rows may reach beyond them. The bad row i (from 0) with number b
-        comes before the good row g (from 1) exactly when b - i <= g.
-        """
-        good = np.arange(self._num_good + 1, self._num_good + num + 1, dtype=np.int64)
-        self._num_good += num
-        if not self._bad:
-            return good
-        bad = np.asarray(self._bad, dtype=np.int64)
-        return good + np.searchsorted(bad - np.arange(len(bad)), good, side="right")
+    def _swallows(self, lines: Sequence[str]) -> bool:
+        """Whether a record of several lines looks like several rows, of which some stand between two stray quotes."""
+        lines = [line for line in lines if line.strip("\r\n")]
+        return any(map(self._is_row, lines[1:-1])) or (self._is_row(lines[-1]) and self._is_row(lines[0]))
 
+    def _is_row(self, line: str) -> bool:
+        plain = line.rstrip("\r\n")
+        for fields in (_fields(plain, self._separator), plain.replace('"', "").split(self._separator)):
+            if len(fields) == self._num_columns:
+                values = {name: fields[position].strip('"') for name, position in self._positions.items()}
+                if TIME in values:
+                    return _TIME.fullmatch(values[TIME]) is not None
+                ids = [values[name] for name in (USER_ID, ITEM_ID) if name in values]
+                # A comma within a sentence has a space behind it.
+                return all(re.fullmatch(r"\S+", value) for value in ids) and not any(
+                    field.startswith(" ") for field in fields
+                )
+        return False
 
-class _ChunkStream(io.RawIOBase):
-    """A stream over pieces of text, for Arrow."""
-
-    def __init__(self, first: bytes, chunks: Iterator[bytes]) -> None:
-        self._rest, self._chunks = first, chunks
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._rest:
-            self._rest = next(self._chunks, b"")
-        parts, missing = [], size
-        while self._rest and missing > 0:
-            parts.append(self._rest[:missing])
-            self._rest = self._rest[missing:]
-            missing -= len(parts[-1])
-            if not self._rest:
-                self._rest = next(self._chunks, b"")
-        return b"".join(parts)
+    def _reject(self, lines: list[str], reason: str) -> None:
+        for line in (line for line in lines if line.strip("\r\n")):
+            is_long = line.startswith(_TOO_LONG)
+            self._reading.reject(LINE_TOO_LONG if is_long else reason, line.removeprefix(_TOO_LONG).rstrip("\r\n"))

@@ -1,126 +1,165 @@
-"""JSON lines, and the Python literals that the Amazon 2014 item files have in their place."""
+"""JSON lines, one array of JSON objects, and lines of Python literals as in the Amazon 2014 item files."""
 
 import ast
+import codecs
+import functools
 import json
+import re
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sracl_dist.columns import CATEGORIES, ITEM_ID, TIME, USER_ID
-from sracl_dist.data.lines import TOO_LONG, marked_utf8, text_chunks
+from sracl_dist.columns import CATEGORIES, ITEM_ID, TIME
+from sracl_dist.data.lines import MARK, MAX_LINE_BYTES, TOO_LONG, whole_lines
 from sracl_dist.data.rejects import LINE_TOO_LONG, NOT_JSON
-from sracl_dist.data.rows import Reading, Rows
+from sracl_dist.data.rows import NOT_A_NUMBER, REQUIRED, Reading, Rows, float_texts
 
-_REQUIRED = (USER_ID, ITEM_ID, TIME)
+_TOO_LONG = TOO_LONG.decode()
+_BETWEEN = re.compile(r"[\s,\[\]]*")
+_BETWEEN_CHARS = 100
+"""What may lie between two objects, so that it is found where one of them is damaged."""
+_NEXT_OBJECT = re.compile(r"\}\s*,\s*(?=\{)")
 
 
-def read_json_lines(reading: Reading) -> Iterator[Rows]:
-    """Yield one row per line that holds an object and reject the others; blank lines are no rows.
+class _Decimal(str):
+    """A number with a fraction or an exponent, as it is written."""
+
+
+_DECODER = json.JSONDecoder(parse_float=_Decimal, parse_constant=lambda _: None)  # NaN and Infinity are no values
+_Found = tuple[Any, int, str] | None
+"""A value, None where it is damaged, with its number and text; None alone at the end of a block."""
+
+
+def read_json(reading: Reading, blocks: Iterator[bytes], *, is_array: bool) -> Iterator[Rows]:
+    """Yield one row per object, of a line or of the one array that the file is, and reject what is no object.
+
+    Blank lines are no rows. Memory stays at a few blocks.
 
     Raises:
         InputError: the file is missing or damaged, or a column is in no row.
     """
+    seen: dict[str, None] = {}
+    records: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for found in _array_values(blocks) if is_array else _line_values(blocks):
+        if found is None:
+            _require(reading, seen, [name for name in reading.columns if name in REQUIRED])
+            columns = {name: _column(reading, name, column, records) for name, column in reading.columns.items()}
+            yield Rows(columns=columns, numbers=np.asarray(numbers, dtype=np.int64))
+            records, numbers = [], []
+            continue
+        value, number, text = found
+        reading.count(1)
+        if isinstance(value, dict) and len(text) <= MAX_LINE_BYTES:
+            records.append(value)
+            numbers.append(number)
+            if not value.keys() <= seen.keys():
+                seen.update(dict.fromkeys(value))
+        else:
+            is_long = text.startswith(_TOO_LONG) or len(text) > MAX_LINE_BYTES
+            reason = LINE_TOO_LONG if is_long else NOT_JSON
+            reading.rejects.add_line(reading.file.source, number, reason, text.removeprefix(_TOO_LONG))
+    _require(reading, seen, list(reading.columns))
+
+
+def _require(reading: Reading, seen: dict[str, None], names: list[str]) -> None:
+    """Make sure that each of these columns was in some row, if there were rows."""
+    for name in names if seen else ():
+        reading.place(name, list(seen))
+
+
+def _line_values(blocks: Iterator[bytes]) -> Iterator[_Found]:
+    """Values of the lines that are not blank; their numbers count those that are, too."""
     num_lines = 0
-    for chunk in text_chunks(reading):
-        records, numbers = [], []
-        for line in marked_utf8(chunk).splitlines():
+    for chunk in whole_lines(blocks):
+        for line in chunk.decode().split("\n")[:-1]:
             num_lines += 1
-            if not line.strip():
-                continue
-            reading.count(1)
-            record = _parse(line)
-            if record is None:
-                _reject(reading, num_lines, line)
-                continue
-            records.append(record)
-            numbers.append(num_lines)
-            if not record.keys() <= reading.seen_columns.keys():
-                reading.seen_columns.update(dict.fromkeys(record))
-        _require_columns(reading, [name for name in reading.wanted if name in _REQUIRED])
-        yield _rows(reading, records, numbers)
-    _require_columns(reading, list(reading.wanted))
+            if line and not line.isspace():
+                yield _parse(line), num_lines, line
+        yield None
 
 
-def _require_columns(reading: Reading, names: list[str]) -> None:
-    for name in names:
-        if reading.seen_columns and reading.wanted[name] not in reading.seen_columns:
-            raise reading.missing(name)
-
-
-def _reject(reading: Reading, number: int, line: bytes) -> None:
-    reason = LINE_TOO_LONG if line.startswith(TOO_LONG) else NOT_JSON
-    text = line.removeprefix(TOO_LONG)[:400].decode("utf-8", errors="replace")
-    reading.rejects.add_line(reading.source, number, reason, text)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """The object on the line, or None."""
-    if line.startswith(TOO_LONG):
-        return None
+def _parse(line: str) -> Any:
+    """The value of a line of JSON, or the dict that a Python literal is; else None."""
     try:
-        value = json.loads(line)
+        return _DECODER.decode(line)
     except (ValueError, RecursionError):
-        value = _parse_literal(line)
-    return value if isinstance(value, dict) else None
-
-
-def _parse_literal(line: bytes) -> Any:
-    if not line.lstrip().startswith(b"{"):
-        return None
+        if not line.lstrip().startswith("{"):
+            return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an unknown escape within somebody's text
-            value = ast.literal_eval(line.decode().strip())
+            value = ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
     return value if isinstance(value, dict) and all(isinstance(name, str) for name in value) else None
 
 
-def _rows(reading: Reading, records: list[dict[str, Any]], numbers: list[int]) -> Rows:
-    columns = {}
-    for name, column in reading.wanted.items():
-        values = [record.get(column) for record in records]
-        if name == CATEGORIES:
-            lists = [_flat(value, reading.separator) for value in values]
-            columns[name] = pa.array(lists, pa.list_(pa.string()))
-        else:
-            join = name not in _REQUIRED
-            columns[name] = pa.array([_text(value, join=join) for value in values], pa.string())
-    return Rows(columns=columns, numbers=np.asarray(numbers, dtype=np.int64))
+def _array_values(blocks: Iterator[bytes]) -> Iterator[_Found]:
+    """Values of an array; a damaged one goes on to the next that follows the end of an object."""
+    decoder = codecs.getincrementaldecoder("utf-8")(MARK)
+    text, at, num_values, is_lost = "", 0, 0, False
+    for block in chain(blocks, [b""]):
+        text, at = text[at:] + decoder.decode(block, final=not block), 0
+        while True:
+            start = _NEXT_OBJECT.search(text, at) if is_lost else _BETWEEN.match(text, at)
+            at, is_lost = start.end() if start else max(at, len(text) - _BETWEEN_CHARS), start is None
+            if not start or at == len(text):
+                break
+            try:
+                value, stop = _DECODER.raw_decode(text, at)
+            except (ValueError, RecursionError):
+                if block and len(text) - at <= MAX_LINE_BYTES:  # it may go on in the next block
+                    break
+                end = _NEXT_OBJECT.search(text, at)
+                value, stop, is_lost = None, end.start() + 1 if end else len(text), end is None
+            num_values += 1
+            yield value, num_values, text[at:stop][: MAX_LINE_BYTES + 1]
+            at = max(at + 1, stop - _BETWEEN_CHARS) if is_lost else stop
+        yield None
 
 
-def _text(value: Any, *, join: bool) -> str | None:
-    """A scalar as text, a list of them joined where that makes sense; anything else is no value."""
-    if isinstance(value, str):
-        return _encodable(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _number_text(value)
-    if join and isinstance(value, list | tuple):
-        return " ".join(text for text in (_text(part, join=False) for part in value) if text) or None
+def _column(reading: Reading, name: str, column: str, records: list[dict[str, Any]]) -> pa.Array:
+    values = [record.get(column) for record in records]
+    if name == CATEGORIES:
+        return pa.array([_flat(value, reading.separator) for value in values], pa.list_(pa.string()))
+    return pa.array([_text(value, name) for value in values], pa.string())
+
+
+def _text(value: Any, name: str) -> str | None:
+    """A scalar as text, a list of them joined where the column may hold one; anything else is no value."""
+    if type(value) is str:
+        # JSON can spell half a surrogate pair, which no UTF-8 text can hold.
+        text = value if value.isascii() else value.encode(errors=MARK).decode()
+        return text if text not in NOT_A_NUMBER else None
+    if isinstance(value, _Decimal | float):
+        return str(value) if name == TIME else _float_text(float(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return str(value)
+        except ValueError:  # thousands of digits
+            return None
+    if name not in REQUIRED and isinstance(value, list | tuple):
+        return " ".join(filter(None, (_text(part, ITEM_ID) for part in value))) or None
     return None
 
 
-def _number_text(value: float) -> str | None:
-    try:
-        return str(value)
-    except ValueError:  # an integer of thousands of digits
-        return None
-
-
-def _encodable(text: str) -> str:
-    """JSON can spell half a surrogate pair, which no UTF-8 text can hold."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", errors="surrogatepass").decode("utf-8", errors="sracl_mark")
+@functools.lru_cache(maxsize=1 << 16)
+def _float_text(value: float) -> str | None:
+    """As in a column of Parquet."""
+    text: str | None = float_texts(pa.array([value], pa.float64()))[0].as_py()
+    return text
 
 
 def _flat(value: Any, separator: str) -> list[str] | None:
     """Categories as a flat list: a text is split, nested lists are joined, in order."""
     if isinstance(value, str):
-        return _encodable(value).split(separator)
+        text = _text(value, CATEGORIES)
+        return None if text is None else text.split(separator)
     if not isinstance(value, list | tuple):
         return None
     flat: list[str] = []
@@ -129,6 +168,6 @@ def _flat(value: Any, separator: str) -> list[str] | None:
         part = waiting.pop()
         if isinstance(part, list | tuple):
             waiting.extend(reversed(part))
-        elif (text := _text(part, join=False)) is not None:
+        elif (text := _text(part, ITEM_ID)) is not None:
             flat.append(text)
     return flat

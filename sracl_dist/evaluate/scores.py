@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sracl_dist.data.histories import Histories
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.threads import side_by_side
+from sracl_dist.histories import Histories
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.model.rows import latest_rows
 

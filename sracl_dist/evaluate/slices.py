@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.evaluate.ranking import Ranks
+from sracl_dist.sequences import Sequences
 
 LENGTHS = ("<7", "7-10", ">10")
 """Groups by the number of training items, with the paper's limits."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sracl_dist.data.histories import Histories
+from sracl_dist.histories import Histories
 
 SHORTEST_GROUP = 4
 """Rows up to this length are grouped together; wider groups double from here."""

@@ -20,8 +20,8 @@ from sracl_dist.model.tables import SemanticTables
 TOTAL = "total"
 
 
-class Recommender(nn.Module):
-    """What is learned and remembered: an encoder and the terms in objectives.terms, whatever a step makes of them."""
+class SraCl(nn.Module):
+    """L = L_next + alpha L_cross + beta L_intra, or the terms in objectives.terms (equation 6 of the paper)."""
 
     def __init__(self, config: Config, tables: SemanticTables) -> None:
         super().__init__()
@@ -30,6 +30,23 @@ class Recommender(nn.Module):
         self.objectives = nn.ModuleDict(
             {name: OBJECTIVES[name].build(config, tables) for name in config.objectives.terms}
         )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """This worker's share of every term by name, unweighted, and of their weighted sum under `total`.
+
+        The batch's rows and all views that the terms ask for pass through the encoder together.
+        """
+        views = {name: self.objective(name).views(batch) for name in self.objectives}
+        parts = [batch.rows, *(view.rows for view in views.values())]
+        rows = Rows.concatenate(parts)
+        asked = [view.items for view in views.values() if view.items is not None]
+        table = self.catalogue.table(torch.cat([rows.items_T, *asked]))
+        states = self.encoder(table.placed(rows), table.rows_ND).split([len(part.items_T) for part in parts])
+        terms = {}
+        for (name, view), view_states_TD in zip(views.items(), states[1:], strict=True):
+            encoded = Encoded(encoder=self.encoder, table=table, states_TD=states[0], view_states_TD=view_states_TD)
+            terms[name] = self.objectives[name](batch, view, encoded)
+        return self.with_total(terms)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -59,24 +76,3 @@ class Recommender(nn.Module):
     def objective(self, name: str) -> Objective:
         """The term with this name."""
         return cast(Objective, self.objectives[name])
-
-
-class SraCl(Recommender):
-    """L = L_next + alpha L_cross + beta L_intra, or the terms in objectives.terms (equation 6 of the paper)."""
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """This worker's share of every term by name, unweighted, and of their weighted sum under `total`.
-
-        The batch's rows and all views that the terms ask for pass through the encoder together.
-        """
-        views = {name: self.objective(name).views(batch) for name in self.objectives}
-        parts = [batch.rows, *(view.rows for view in views.values())]
-        rows = Rows.concatenate(parts)
-        asked = [view.items for view in views.values() if view.items is not None]
-        table = self.catalogue.table(torch.cat([rows.items_T, *asked]))
-        states = self.encoder(table.placed(rows), table.rows_ND).split([len(part.items_T) for part in parts])
-        terms = {}
-        for (name, view), view_states_TD in zip(views.items(), states[1:], strict=True):
-            encoded = Encoded(encoder=self.encoder, table=table, states_TD=states[0], view_states_TD=view_states_TD)
-            terms[name] = self.objectives[name](batch, view, encoded)
-        return self.with_total(terms)

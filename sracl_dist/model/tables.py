@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from sracl_dist.columns import KEY, MISSING, NEIGHBOURS
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.rows import Rows
 from sracl_dist.model.vectors_on_disk import read_vectors
 from sracl_dist.run_folder import RunFolder, StageFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.shared_arrays import Room, shared_arrays
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from sracl_dist.columns import ITEM, ITEM_ID, NUM_TRAIN_INTERACTIONS, PAD, TITLE, USER, USER_ID
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.ids import USERS
 from sracl_dist.report.elements import TITLE_CHARS, clipped
 from sracl_dist.run_folder import RunFolder, StageFolder
+from sracl_dist.sequences import Sequences, load_sequences
 
 ITEMS_TABLE = "items.parquet"
 USERS_TABLE = "users.parquet"

@@ -15,11 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pyarrow import fs
 
 from sracl_dist.errors import StorageError
@@ -132,9 +130,7 @@ class Folder:
         with self.errors(name, "read"), self._fs.open_input_file(self.path(name)) as stream:
             yield stream
 
-    def write_table(
-        self, name: str, table: pa.Table, numbers: Sequence[str] = (), group_rows: int | None = None
-    ) -> None:
+    def write_table(self, name: str, table: pa.Table, numbers: Sequence[str] = ()) -> None:
         """Commit a Parquet file.
 
         Args:
@@ -142,39 +138,29 @@ class Folder:
             table: what it holds.
             numbers: leaf columns of many different numbers, which are smaller and written in half the time when their
                 bytes are split instead of looked up; there must be no text beside them.
-            group_rows: rows of a row group, which is what `read_rows` reads or leaves; null makes large ones.
         """
         split = {"use_dictionary": False, "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT")}
+        table = table.replace_schema_metadata(self._metadata(table.schema))
         with self.open_output(name) as stream:
-            pq.write_table(table, stream, row_group_size=group_rows, compression="zstd", **(split if numbers else {}))
+            pq.write_table(table, stream, compression="zstd", **(split if numbers else {}))
+
+    def write_tables(self, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+        """Commit a Parquet file piece by piece, so that it may be larger than memory; returns its number of rows."""
+        num_rows, schema = 0, schema.with_metadata(self._metadata(schema))
+        with self.open_output(name) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+                num_rows += table.num_rows
+        return num_rows
+
+    def _metadata(self, schema: pa.Schema) -> dict[bytes, bytes] | None:
+        """What a table of the schema carries when it is written."""
+        return dict(schema.metadata or {}) or None
 
     def read_table(self, name: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
         """Read a Parquet file; with `rows`, only those for which the expression holds, in little memory."""
         with self.open_input(name) as stream:  # pyarrow takes a path to a folder for a table of many files
             return pq.read_table(stream, columns=columns, filters=rows)
-
-    def read_rows(self, name: str, wanted: NDArray[np.bool_], columns: list[str]) -> pa.Table:
-        """The rows of a Parquet file that are wanted; row groups without any are not read.
-
-        Args:
-            name: of the file.
-            wanted: [N] of its rows, which ones.
-            columns: to read.
-
-        Raises:
-            StorageError: the file has another number of rows, or cannot be read.
-        """
-        with self.errors(name, "read"), pq.ParquetFile(self.path(name), filesystem=self._fs) as file:
-            sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-            if sum(sizes) != len(wanted):
-                raise StorageError(
-                    f"{self.shown(name)} has {sum(sizes):,} rows and should have {len(wanted):,}; {self.anew}."
-                )
-            parts = np.split(wanted, np.cumsum(sizes)[:-1])
-            read = [number for number, part in enumerate(parts) if part.any()]
-            table = file.read_row_groups(read, columns)
-        rows = np.concatenate([wanted[:0], *(parts[number] for number in read)])
-        return table if rows.all() else table.filter(pa.array(rows))
 
     def read_shards(self, prefix: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
         """Read and join all Parquet shards below `prefix`, in the order of their names; arguments as in `read_table`.

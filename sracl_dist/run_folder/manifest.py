@@ -20,7 +20,7 @@ class Manifest:
     external: dict[str, str]
     """Facts about things outside the run folder, such as size and time of the log's files."""
     inputs: dict[str, str]
-    """Fingerprint of each stage that was read."""
+    """Fingerprint of each stage that was read, and the beginning of the digest of its tables."""
     rows: dict[str, int]
     """Rows of each table that was written."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -32,6 +32,8 @@ class Manifest:
     """Names and folders whose files may be of earlier work."""
     sums: str = ""
     """Digest of all names in sums/."""
+    tables: str = ""
+    """Digest of the contents of all tables but those in `keep`."""
 
     @classmethod
     def of(cls, content: bytes) -> "Manifest":

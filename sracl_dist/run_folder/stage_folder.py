@@ -2,10 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +20,7 @@ from sracl_dist.run_folder.sums import (
     SUMS,
     Sum,
     digest_of_all,
+    digest_of_tables,
     sha256_of,
     sum_of_file,
     sums_in,
@@ -151,14 +151,10 @@ class StageFolder(Folder):
         folder, _, _ = f"{SUMS}/{name}".rpartition("/")
         return sums_in(self.infos(folder, recursive=False)).get(name, set())
 
-    def write_table(
-        self, name: str, table: pa.Table, numbers: Sequence[str] = (), group_rows: int | None = None
-    ) -> None:
-        """Commit a Parquet file that carries the fingerprint of its work; see `Folder.write_table`."""
-        if self._work is not None:
-            own = {WRITTEN_BY: self._work.fingerprint.encode()}
-            table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
-        super().write_table(name, table, numbers, group_rows)
+    def _metadata(self, schema: pa.Schema) -> dict[bytes, bytes] | None:
+        """A table carries the fingerprint of its work."""
+        own = {} if self._work is None else {WRITTEN_BY: self._work.fingerprint.encode()}
+        return {**(schema.metadata or {}), **own} or None
 
     def read_table(self, name: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
         """Read a Parquet file; with `rows`, only those for which the expression holds, in little memory.
@@ -167,10 +163,6 @@ class StageFolder(Folder):
             StorageError: it cannot be read, or belongs to other work than this program reads.
         """
         return self._own(name, super().read_table(name, columns, rows))
-
-    def read_rows(self, name: str, wanted: Any, columns: list[str]) -> pa.Table:
-        """The rows of a Parquet file that are wanted; see `Folder.read_rows` and `read_table`."""
-        return self._own(name, super().read_rows(name, wanted, columns))
 
     def _own(self, name: str, table: pa.Table) -> pa.Table:
         """The table without its mark, if it is that of the work that is read."""
@@ -259,7 +251,8 @@ class StageFolder(Folder):
     def commit(self, manifest: Manifest) -> None:
         """Declare the stage done."""
         sums = self._one_sum_each(manifest.fingerprint)
-        self.write_bytes(MANIFEST, replace(manifest, sums=digest_of_all(sums)).to_bytes())
+        tables = digest_of_tables(sums, tuple(manifest.keep))
+        self.write_bytes(MANIFEST, replace(manifest, sums=digest_of_all(sums), tables=tables).to_bytes())
         self.plain.delete([STARTED])
 
     def _one_sum_each(self, fingerprint: str) -> dict[str, set[Sum]]:

@@ -64,6 +64,13 @@ def digest_of_all(sums: Mapping[str, Collection[Sum]]) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
+def digest_of_tables(sums: Mapping[str, Collection[Sum]], keep: tuple[str, ...]) -> str:
+    """Tells the contents of two sets of tables apart; those that begin with `keep` do not count."""
+    tables = [name for name in sums if name.endswith(".parquet") and not name.startswith(keep)]
+    contents = sorted((name, own.sha256) for name in tables for own in sums[name])
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+
+
 def wrong_sizes(infos: Mapping[str, fs.FileInfo], sums: Mapping[str, Collection[Sum]]) -> dict[str, str]:
     """What is wrong with the files that have these sums, as far as a listing tells; by name."""
     damage = {}

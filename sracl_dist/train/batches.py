@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from sracl_dist.columns import PAD
-from sracl_dist.data.sequences import USERS_PER_PIECE, Sequences
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.rows import Rows
+from sracl_dist.sequences import USERS_PER_PIECE, Sequences
 
 
 @dataclass(frozen=True, kw_only=True)

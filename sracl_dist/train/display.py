@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sracl_dist import observe
 from sracl_dist.config import Config
-from sracl_dist.train.loop import Batches
+from sracl_dist.train.batches import TrainingBatches
 from sracl_dist.train.room import RoomOfWorkers
 from sracl_dist.train.state import Progress
 from sracl_dist.train.trackers import Trackers
@@ -45,7 +45,7 @@ class _Board:
 class Reporter:
     """The worker's side of the progress line."""
 
-    def __init__(self, board: Any, worker: Worker, progress: Progress, batches: Batches) -> None:
+    def __init__(self, board: Any, worker: Worker, progress: Progress, batches: TrainingBatches) -> None:
         self._board, self._speaks, self._posted = board, worker.is_first, 0.0
         # Steps differ little in their targets; at the end of the epoch the count is exact again.
         begun = batches.num_targets * progress.epoch_step // batches.num_steps

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from sracl_dist.columns import VECTOR
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.blocks import BLOCK_ITEMS, WAITING_BLOCKS
 from sracl_dist.evaluate.scores import (
@@ -27,6 +26,7 @@ from sracl_dist.evaluate.scores import (
 from sracl_dist.model.item_text import ITEMS_PER_PIECE
 from sracl_dist.model.softmax import GPU_SCORES_PER_CHUNK, SCORES_PER_CHUNK
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 
 BYTES_PER_GB = 1e9
 FLOAT, INT, LONG = 4, 4, 8

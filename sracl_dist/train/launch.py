@@ -25,12 +25,12 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 
 from sracl_dist.cluster import connected
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences, load_sequences
 from sracl_dist.errors import SraclError, StageError, StorageError, first_line, last_line
 from sracl_dist.meeting import keep_store_on_loopback
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import say
 from sracl_dist.run_folder import RunFolder, StageFolder
+from sracl_dist.sequences import Sequences, load_sequences
 from sracl_dist.stages import StageResult
 from sracl_dist.train.curve import METRICS, write_curve
 from sracl_dist.train.display import Display

@@ -6,12 +6,12 @@ are seeded before every step by the run's seed, the step's number and the worker
 from any step with nothing kept of them.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,36 +20,20 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
-from sracl_dist.model.row_per_prefix import RowPerPrefix
-from sracl_dist.model.sracl import TOTAL, Recommender, SraCl
+from sracl_dist.model.inputs import Batch
+from sracl_dist.model.sracl import TOTAL, SraCl
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.batches import TrainingBatches
 from sracl_dist.train.machine_memory import share_banks
 from sracl_dist.train.optimiser import learning_rate, make_optimiser
 from sracl_dist.train.prefetch import made_ahead
-from sracl_dist.train.prefixes import PrefixBatches
 from sracl_dist.train.rowwise import RowwiseAdamW
 from sracl_dist.train.state import Progress, load_checkpoint, made_from, save_checkpoint, tables_read
 from sracl_dist.train.tally import GRADIENT_NORM, Tally
 from sracl_dist.train.validation import validate
 from sracl_dist.train.worker import Worker
-
-
-class Batches(Protocol):
-    """The rows of one epoch after the other; the model knows what a batch is."""
-
-    num_steps: int
-    """Steps of an epoch."""
-    num_targets: int
-    """Targets of an epoch, of all workers together."""
-
-    def order(self, epoch: int) -> list[NDArray[np.integer]]:
-        """Rows of every step of the epoch, of all workers together."""
-
-    def batch(self, rows: NDArray[np.integer]) -> Any:
-        """This worker's part of a step with these rows; it has `to(device)` and `num_targets`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +43,15 @@ class Trainer:
     config: Config
     worker: Worker
     sequences: Sequences
-    batches: Batches
-    model: Recommender
+    batches: TrainingBatches
+    model: SraCl
     parallel: torch.nn.Module
     """The model, behind DistributedDataParallel where there are several workers."""
     optimiser: RowwiseAdamW
     source: dict[str, Any]
     """What its checkpoints are bound to."""
 
-    def parts(self, rows: NDArray[np.integer]) -> list[Any]:
+    def parts(self, rows: NDArray[np.integer]) -> list[Batch]:
         """This worker's part of a step with these rows, in train.accumulate_steps batches that pass one by one."""
         parts = np.array_split(rows, self.config.train.accumulate_steps)
         return [self.batches.batch(part).to(self.worker.device) for part in parts if len(part)]
@@ -92,8 +76,7 @@ def make_trainer(config: Config, sequences: Sequences, tables: SemanticTables, w
     batches = make_batches(config, sequences, worker)
     require_trainable(sequences, batches)
     torch.manual_seed(config.run.seed)
-    kind = RowPerPrefix if config.train.examples == "prefixes" else SraCl
-    model: Recommender = kind(config, tables).to(worker.device)
+    model = SraCl(config, tables).to(worker.device)
     share_banks(model, worker)
     parallel: torch.nn.Module = model
     if worker.world_size > 1:
@@ -111,16 +94,20 @@ def make_trainer(config: Config, sequences: Sequences, tables: SemanticTables, w
     )
 
 
-def make_batches(config: Config, sequences: Sequences, worker: Worker | None = None) -> Batches:
-    """The rows that train.examples asks for; without a worker those of a single one."""
-    of = (sequences, config.model.max_length, config.train.batch_rows, config.run.seed)
-    if config.train.examples == "prefixes":
-        return PrefixBatches(*of)
+def make_batches(config: Config, sequences: Sequences, worker: Worker | None = None) -> TrainingBatches:
+    """The rows that are trained; without a worker those of a single one."""
     place = worker or Worker()
-    return TrainingBatches(*of, rank=place.rank, world_size=place.world_size)
+    return TrainingBatches(
+        sequences,
+        config.model.max_length,
+        config.train.batch_rows,
+        config.run.seed,
+        rank=place.rank,
+        world_size=place.world_size,
+    )
 
 
-def require_trainable(sequences: Sequences, batches: Batches) -> None:
+def require_trainable(sequences: Sequences, batches: TrainingBatches) -> None:
     """Refuse data without anything to learn or to select by.
 
     Raises:
@@ -160,7 +147,7 @@ def fit(
         yield progress
 
 
-def train_step(trainer: Trainer, parts: Sequence[Any], step: int) -> tuple[dict[str, Tensor], Tensor, int]:
+def train_step(trainer: Trainer, parts: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], Tensor, int]:
     """Train the rows of one step.
 
     Args:
@@ -186,14 +173,13 @@ def train_step(trainer: Trainer, parts: Sequence[Any], step: int) -> tuple[dict[
     return sums, norm, num_targets
 
 
-def _accumulate(trainer: Trainer, part: Any, share: float, *, is_last: bool) -> dict[str, Tensor]:
+def _accumulate(trainer: Trainer, part: Batch, share: float, *, is_last: bool) -> dict[str, Tensor]:
     """Add the gradient of a part of a step, which has this share of its targets; returns its share of every term."""
     worker, parallel = trainer.worker, trainer.parallel
     # On a CPU the encoder's products are too small for bfloat16 to pay for the conversions around them.
     autocast = trainer.config.train.precision == "bfloat16" and worker.device.type == "cuda"
     # The gradients of workers are averaged once, with the last part.
-    apart = isinstance(parallel, DistributedDataParallel) and not is_last
-    with cast(DistributedDataParallel, parallel).no_sync() if apart else contextlib.nullcontext():
+    with parallel.no_sync() if isinstance(parallel, DistributedDataParallel) and not is_last else nullcontext():
         with torch.autocast(worker.device.type, torch.bfloat16, enabled=autocast):
             terms = parallel(part)
         # DistributedDataParallel averages gradients over workers, and the terms are shares that must be added.
@@ -208,7 +194,7 @@ def _train_epoch(
     trainer.parallel.train()
     tally = Tally(trainer.worker, progress)
     steps = trainer.batches.order(progress.epoch)[progress.epoch_step :]
-    with contextlib.closing(made_ahead(trainer.parts, steps)) as parts_of_steps:
+    with closing(made_ahead(trainer.parts, steps)) as parts_of_steps:
         for parts in tally.waiting_for(parts_of_steps):
             terms, norm, num_targets = train_step(trainer, parts, progress.step)
             tally.add(terms, norm)
@@ -259,7 +245,7 @@ def _set_learning_rate(trainer: Trainer, step: int) -> None:
         group["lr"] = rate
 
 
-def _clip(model: Recommender, largest: float | None) -> Tensor:
+def _clip(model: SraCl, largest: float | None) -> Tensor:
     """Scale gradients down to the norm `largest`; returns the norm before."""
     moving = model.with_gradient()
     norm = torch.nn.utils.get_total_norm([value.grad for value in moving if value.grad is not None])

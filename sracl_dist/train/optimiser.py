@@ -3,13 +3,13 @@
 import math
 
 from sracl_dist.config.sections import TrainConfig
-from sracl_dist.model.sracl import Recommender
+from sracl_dist.model.sracl import SraCl
 from sracl_dist.train.rowwise import RowwiseAdamW
 
 EMBEDDING = "encoder.catalogue.embedding.weight"
 
 
-def make_optimiser(config: TrainConfig, model: Recommender) -> RowwiseAdamW:
+def make_optimiser(config: TrainConfig, model: SraCl) -> RowwiseAdamW:
     """AdamW over three groups: matrices, item embeddings, and what must not decay (biases, norms, positions)."""
     matrices, embeddings, others = [], [], []
     for name, parameter in model.named_parameters():

@@ -1,9 +1,9 @@
 """A trainer from the tables of a run, in the process that will train with it."""
 
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import load_sequences
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import load_sequences
 from sracl_dist.train.available import available_bytes, device_bytes
 from sracl_dist.train.estimate import estimate, require_memory, sizes_of
 from sracl_dist.train.loop import Trainer, make_trainer

@@ -30,7 +30,7 @@ from sracl_dist.config import Config, flatten
 from sracl_dist.config.sections import ModelConfig
 from sracl_dist.errors import ConfigError, StorageError, first_line
 from sracl_dist.model.encoders import SequenceEncoder, inference_encoder
-from sracl_dist.model.sracl import Recommender
+from sracl_dist.model.sracl import SraCl
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.run_folder.plain import dataclass_from, parse_sealed_json, sealed_json
 from sracl_dist.stages import STAGES
@@ -86,7 +86,7 @@ def tables_read(run: RunFolder) -> dict[str, str]:
 
 
 def save_checkpoint(
-    folder: Path, model: Recommender, optimiser: torch.optim.Optimizer, progress: Progress, source: dict[str, Any]
+    folder: Path, model: SraCl, optimiser: torch.optim.Optimizer, progress: Progress, source: dict[str, Any]
 ) -> None:
     """Write a checkpoint into `folder`, which appears whole or not at all; one that is there is replaced."""
     temporary = folder.with_name(folder.name + ".tmp")
@@ -105,7 +105,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path,
-    model: Recommender,
+    model: SraCl,
     optimiser: torch.optim.Optimizer,
     source: dict[str, Any],
     *,
@@ -246,7 +246,7 @@ def _encoder_of(made_from: dict[str, Any], num_items: int, tensors: dict[str, Te
     return encoder
 
 
-def _optimiser_tensors(model: Recommender, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimiser_tensors(model: SraCl, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{key}/{name}": torch.as_tensor(value)
         for name, parameter in model.weights().items()
@@ -254,7 +254,7 @@ def _optimiser_tensors(model: Recommender, optimiser: torch.optim.Optimizer) -> 
     }
 
 
-def _restore_optimiser(model: Recommender, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _restore_optimiser(model: SraCl, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Hand the state over by `load_state_dict`, which puts each tensor on the device it belongs to."""
     name_of = {parameter: name for name, parameter in model.weights().items()}
     # The optimiser numbers its parameters group by group.

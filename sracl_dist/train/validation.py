@@ -6,12 +6,12 @@ U evaluated users.
 import numpy as np
 import torch
 
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.model.encoders import SequenceEncoder
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.worker import Worker
 
 BLOCK_USERS = 2048

@@ -9,13 +9,13 @@ import ray
 
 from sracl_dist.cluster import Cluster, connected
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import load_sequences
 from sracl_dist.errors import StageError, was_interrupted
 from sracl_dist.model.encoders import encoder_class
 from sracl_dist.observe import duration, say
 from sracl_dist.room import require_room
 from sracl_dist.run_folder import Manifest, RunFolder, StageFolder
 from sracl_dist.run_folder.locations import shown_location
+from sracl_dist.sequences import load_sequences
 from sracl_dist.stages import STAGES, require_inputs, whole_inputs
 from sracl_dist.train.loop import make_batches, require_trainable
 from sracl_dist.tune.board import Board

@@ -2,18 +2,16 @@
 
 import math
 
-import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from sracl_dist.bench.polars_prepare import prepare_with_polars
-from sracl_dist.bench.prepare import PrepareSettings, write_new_events
+from sracl_dist.bench.prepare import PrepareSettings
 from sracl_dist.bench.prepare_log import prepare_log
 from sracl_dist.bench.process_tree import run_measured
 from sracl_dist.bench.run import describe_settings, run_bench
 from sracl_dist.bench.settings import parse_settings
-from sracl_dist.data.synthetic_log import SyntheticLogSettings, write_log
+from sracl_dist.bench.synthetic_log import SyntheticLogSettings, write_log
 from sracl_dist.errors import ConfigError, StageError
 from sracl_dist.run_folder import RunFolder
 
@@ -22,7 +20,7 @@ def test_every_figure_is_there() -> None:
     figures = run_bench("prepare", ["quick=true", "num_processes=1"])["figures"]
     reference = {"reference_ratio", "reference_rss_gb"}
     sizes = {f"{name}_{num}" for name in ("wall_s", "peak_rss_gb") for num in (5_000, 15_000)}
-    assert figures.keys() == {"rows_per_second", "peak_rss_gb", "growth", "append_share"} | reference | sizes
+    assert figures.keys() == {"rows_per_second", "peak_rss_gb", "growth"} | reference | sizes
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
 
 
@@ -39,18 +37,6 @@ def test_polars_does_the_same_work(tmp_path) -> None:
     assert folder.read_shards("users/")["user_id"].equals(
         pq.read_table(tmp_path / "polars" / "users.parquet")["user_id"].cast("string")
     )
-
-
-def test_some_new_events_are_late(tmp_path) -> None:
-    log = tmp_path / "log" / "interactions"
-    write_log(tmp_path / "log", SyntheticLogSettings(num_events=9000, num_users=500, num_items=200))
-    end = pc.max(pq.read_table(log)["timestamp"]).as_py()
-    assert write_new_events(log, tmp_path / "new", 5000, 0.1) == 5000
-    times = pq.read_table(tmp_path / "new")["timestamp"].to_numpy()
-    assert 400 < (times < end).sum() < 600
-    assert np.mean(end - times[times < end]) == pytest.approx(6 * 3_600_000, rel=0.2)
-    assert write_new_events(log, tmp_path / "in-time", 50, 0) == 50
-    assert pc.min(pq.read_table(tmp_path / "in-time")["timestamp"]).as_py() > end
 
 
 def test_the_memory_of_children_counts() -> None:

@@ -1,8 +1,6 @@
 """From files to the one log: reasons to reject, times of every kind, and the order."""
 
 import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,70 +9,49 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sracl_dist.config.sections import DataConfig, LogColumns
-from sracl_dist.data.file_splits import plan_splits
-from sracl_dist.data.groups import open_groups
-from sracl_dist.data.log_steps import LogSteps
-from sracl_dist.data.reject_table import all_repeats, unusable, write_rejects
-from sracl_dist.data.sources import Source
-from sracl_dist.data.tasks import Tasks
-from sracl_dist.data.times import TimeParser
+from sracl_dist.config.sections import Config, DataConfig, FileFormat, LogColumns
+from sracl_dist.data import prepare
+from sracl_dist.data.files import plan_splits
+from sracl_dist.data.sources import resolve
 from sracl_dist.errors import InputError
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.tasks import Tasks
 
 HEADER = "user_id,item_id,timestamp,rating\n"
 
 
-@dataclass
-class Log:
-    """What the steps before the k-core make of a file."""
-
-    num_read: int
-    num_below_rating: int
-
-
 @pytest.fixture
 def load(tmp_path):
-    """The sorted log as (user, item, time) rows, the rejects as (row, reason), and the counts."""
+    """The log in order as (user, item, time) rows, the rejects as (row, reason), and what became of all rows."""
 
-    def load(path, columns=None, min_rating=None, shard_rows=100_000):
-        folder = RunFolder(tempfile.mkdtemp(dir=tmp_path)).stage("prepare")
-        columns = columns or LogColumns()
+    def load(path, columns=None, min_rating=None, events=(), shard_rows=100_000):
         data = DataConfig(
+            format=FileFormat(encoding="utf-8"),
             interactions=[str(path)],
-            columns=columns,
+            columns=columns or LogColumns(),
             min_rating=min_rating,
+            events=list(events),
             max_reject_share=1.0,
             shard_rows=shard_rows,
         )
-        source = Source(
-            log_files=[Path(path)], text_files=[], columns=columns, item_columns=None, separator="|", has_clock=True
-        )
-        splits = plan_splits(source.log_files, [Path(path).name], shard_rows)
-        steps = LogSteps(folder=folder, source=source, data=data, splits=splits, tasks=Tasks(num_workers=0))
-        numbering = steps.read()
-        parts = [*unusable(folder, splits), *all_repeats(folder, splits, numbering.num_partitions)]
-        write_rejects(folder, parts)
-        found = [(row["row"], row["reason"]) for row in folder.read_table("rejects.parquet").to_pylist()]
-        log = Log(num_read=steps.tally.num_read, num_below_rating=steps.tally.num_below_rating)
-        return list(rows_of(folder, numbering, has_times=columns.time is not None)), found, log
+        folder = RunFolder(tempfile.mkdtemp(dir=tmp_path)).stage("prepare")
+        source = resolve(Config(data=data))
+        splits = plan_splits(source.log_files, data.shard_rows)
+        log = prepare.order_log(Tasks(num_workers=0), folder, source, splits, data)
+        found = [(row["row"], row["reason"]) for own in prepare.rejects(folder) for row in own.to_pylist()]
+        return list(rows_of(folder, log)), found, log.tally
 
     return load
 
 
-def rows_of(folder, numbering, *, has_times):
-    with open_groups(folder, "work/items.arrow", ["item_ids"]) as reader:
-        item_ids = reader.arrow(0, "item_ids").to_pylist()
-    for partition in range(numbering.num_partitions):
-        with open_groups(folder, "work/users.arrow", ["user_ids"]) as reader:
-            user_ids = reader.arrow(partition, "user_ids").to_pylist()
-        names = ["items", "lengths", *(["times"] if has_times else [])]
-        with open_groups(folder, f"work/ordered/{partition:06d}.arrow", names) as reader:
-            lengths, items = reader.numpy(0, "lengths"), reader.numpy(0, "items").tolist()
-            times = reader.numpy(0, "times").tolist() if has_times else [None] * len(items)
-        users = np.repeat(np.arange(len(user_ids)), lengths).tolist()
-        for user, item, time in zip(users, items, times, strict=True):
-            yield user_ids[user], item_ids[item], time
+def rows_of(folder, log):
+    for partition in range(log.layout.num_partitions):
+        item_ids, events, users = (
+            folder.read_table(f"work/{kind}/{partition:06d}.parquet") for kind in ("items", "events", "users")
+        )
+        user_ids = np.repeat(users["user_id"].to_numpy(), users["length"].to_numpy()).tolist()
+        times = events["time"].to_pylist() if log.times else [None] * len(events)
+        yield from zip(user_ids, item_ids["item_id"].take(events["item"]).to_pylist(), times, strict=True)
 
 
 def test_every_reason_to_reject_a_row(load, write):
@@ -119,43 +96,14 @@ def test_rejects_hold_file_row_reason_and_a_short_excerpt(write, prepared):
     ]
 
 
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        (["5", "007", "+3"], [5, 7, 3]),
-        (["1.5", "1e3", " 7 ", ".9"], [1, 1000, 7, 0]),
-        (["1970-01-02", "1970-01-01T00:00:01"], [86_400_000, 1000]),
-        (["1970-01-01 00:00:01.5", "1970-01-01T02:00:00+01:00"], [1500, 3_600_000]),
-        (["1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"], [1000, 2000]),
-    ],
-)
-def test_times_of_every_kind(texts, expected):
-    times, reasons = TimeParser().parse(pa.array(texts))
-    assert times.tolist() == expected
-    assert not any(mask.any() for _, mask in reasons)
-
-
-@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "1" * 30, "12:30", "2024-13-01", "yesterday", "--1", "1,5"])
-def test_texts_that_are_no_time(text):
-    _, reasons = TimeParser().parse(pa.array(["1", text]))
-    assert [reason for reason, mask in reasons if mask[1]] == ["time is neither a number nor an ISO date-time"]
-
-
-def test_the_first_batch_decides_the_kind_of_times():
-    parser = TimeParser()
-    parser.parse(pa.array(["2024-01-01", "2024-01-02", "5"]))
-    _, reasons = parser.parse(pa.array(["7", "2024-01-01"]))
-    assert dict(reasons)["time is of another kind than the log's"].tolist() == [True, False]
-
-
-def test_parquet_timestamps_are_milliseconds(load, tmp_path):
+def test_parquet_timestamps_are_seconds(load, tmp_path):
     for unit, zone in (("s", None), ("us", "UTC"), ("ns", "Europe/Paris")):
         times = pa.array([1_000_000_000, None], pa.timestamp("s", tz=zone)).cast(pa.timestamp(unit, tz=zone))
         pq.write_table(
             pa.table({"user_id": ["u", "v"], "item_id": ["i", "i"], "timestamp": times}), tmp_path / "l.parquet"
         )
         found, rejected, _ = load(tmp_path / "l.parquet")
-        assert found == [("u", "i", 1_000_000_000_000)]
+        assert found == [("u", "i", 1_000_000_000)]
         assert rejected == [(2, "missing time")]
 
 
@@ -165,6 +113,15 @@ def test_low_ratings_are_left_out_and_broken_ones_rejected(load, write):
     assert [row[1] for row in found] == ["a", "e"]
     assert rejected == [(3, "rating is not a number"), (4, "rating is not a number"), (6, "rating is not a number")]
     assert log.num_below_rating == 1
+
+
+def test_kinds_of_event_that_are_not_wanted_are_left_out_whatever_they_hold(load, write):
+    rows = "u,a,1,view\nu,b,2,cart\n,,,search\nu,c,4,\nu,d,never,purchase\nu,e,6,purchase\n"
+    path = write("log.csv", "user_id,item_id,timestamp,kind\n" + rows)
+    found, rejected, log = load(path, LogColumns(event="kind"), events=["cart", "purchase"])
+    assert [row[1] for row in found] == ["b", "e"]
+    assert rejected == [(5, "time is neither a number nor an ISO date-time")]
+    assert log.num_other_events == 3
 
 
 def test_without_times_the_order_of_the_file_stays_and_nothing_is_a_duplicate(load, write):
@@ -182,7 +139,7 @@ def test_the_same_item_at_another_time_is_no_duplicate(load, write):
 
 @pytest.mark.parametrize("content", [HEADER, HEADER + "\n"])
 def test_an_empty_log_is_an_error(load, write, content):
-    with pytest.raises(InputError, match="holds no row"):
+    with pytest.raises(InputError, match="has no row"):
         load(write("log.csv", content))
 
 
@@ -200,9 +157,8 @@ def test_order_and_duplicates_equal_a_plain_loop(load, tmp_path, rows, shard_row
     for number, row in enumerate(rows, 1):
         (repeats if row in seen else kept).append((number, row))
         seen.add(row)
-    first = {user: number for number, (user, _, _) in reversed(list(enumerate(rows)))}
-    kept.sort(key=lambda entry: (first[entry[1][0]], entry[1][2], entry[0]))
-    assert found == [row for _, row in kept]
+    kept.sort(key=lambda entry: (entry[1][0], entry[1][2], entry[0]))
+    assert sorted(found, key=lambda row: row[0]) == [row for _, row in kept]
     assert sorted(rejected) == [(number, "duplicate of an earlier row") for number, _ in repeats]
 
 
@@ -214,20 +170,6 @@ def test_a_user_far_down_the_file_keeps_ties_in_file_order(load, write):
 
 
 def test_a_long_text_file_tells_how_far_it_is(load, write, monkeypatch, capsys):
-    monkeypatch.setattr("sracl_dist.data.encode.LONG_TEXT_BYTES", 1000)
+    monkeypatch.setattr("sracl_dist.data.read.LONG_TEXT_BYTES", 1000)
     load(write("log.csv", HEADER + "".join(f"u{n % 7},i{n},1,5\n" for n in range(500))))
     assert "prepare: reading log.csv: 5 kB in" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("beside", ["1", "1.5", "never"])
-def test_nanoseconds_keep_their_digits_whatever_stands_beside_them(beside):
-    texts = ["1700000000000000001", "+1700000000000000003", "9223372036854775807", beside]
-    times, reasons = TimeParser().parse(pa.array(texts))
-    assert times[:3].tolist() == [1_700_000_000_000_000_001, 1_700_000_000_000_000_003, 2**63 - 1]
-    assert not any(mask[:3].any() for _, mask in reasons)
-
-
-@pytest.mark.parametrize("text", ["9223372036854775808", "99999999999999999999", "1e300", "1e999"])
-def test_a_time_that_fits_no_integer_is_rejected(text):
-    _, reasons = TimeParser().parse(pa.array(["1", text]))
-    assert [mask.tolist() for _, mask in reasons if mask.any()] == [[False, True]]

@@ -1,8 +1,11 @@
 """The whole stage: tables, counts, public sets, bad input and bad disks."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,11 @@ from hypothesis import strategies as st
 import sracl_dist
 from sracl_dist import cli
 from sracl_dist.config import parse_config
-from sracl_dist.data.sequences import load_sequences
-from sracl_dist.data.statistics import histogram
+from sracl_dist.data.summary import histogram
 from sracl_dist.errors import ConfigError, InputError
 from sracl_dist.ids import load_item_ids, load_user_ids
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import load_sequences
 from sracl_dist.stages import STAGES, stage_status
 
 ROOT = Path(sracl_dist.__file__).parent.parent
@@ -72,6 +75,7 @@ def test_tables_by_hand(write, prepared):
         "rows_read": 7,
         "rows_kept": 7,
         "rows_rejected": {},
+        "rows_of_other_events": 0,
         "rows_below_min_rating": 0,
         "rows_over_max_user_interactions": 0,
     }
@@ -134,7 +138,10 @@ def test_hostile_titles_end_as_plain_text(write, prepared):
 
 def test_too_many_rejects_name_the_commonest_reason(write, prepared):
     rows = "u,a,1\nu,b,2\nu,c,3\nu,d,4\nu,b,soon\nu,c,later\nu,d,-1\n"
-    with pytest.raises(InputError, match=r"3 of 7 rows of the log .* neither a number nor an ISO date-time: 2 rows"):
+    with pytest.raises(
+        InputError,
+        match=r"3 of 7 rows .* neither a number nor an ISO date-time' \(2 rows\), such as log\.csv row 5: 'soon'",
+    ):
         prepared(interactions=[write("log.csv", HEADER + rows)], max_reject_share=0.4)
     prepared(interactions=[write("log.csv", HEADER + rows)], max_reject_share=0.5)
 
@@ -156,7 +163,7 @@ def test_unreadable_item_texts_are_too_many_but_superfluous_ones_are_not(write, 
 
 def test_a_rating_that_nobody_gives(write, prepared):
     log = write("log.csv", "user_id,item_id,timestamp,stars\nu,a,1,5\n")
-    with pytest.raises(InputError, match=r"reaches data\.min_rating=6; lower it"):
+    with pytest.raises(InputError, match=r"1 are below data\.min_rating=6"):
         prepared(interactions=[log], columns={"rating": "stars"}, min_rating=6)
 
 
@@ -171,9 +178,8 @@ ONE_SENTENCE = r" in the [^.]*\.min_user_interactions and data\.min_item_interac
 @pytest.mark.parametrize(
     ("rows", "data", "lacking"),
     [
-        (["u,a,1"], {}, r"leave_last_out leaves no training targets and no validation targets and no test targets"),
-        (["u,a,1", "u,b,2", "v,a,1"], {}, "leave_last_out leaves no validation targets and no test targets"),
-        (["u,a,1", "u,b,2", "u,c,3"], {}, "leave_last_out leaves no training targets"),
+        (["u,a,1"], {}, r"leave_last_out leaves no training targets, no validation targets, no test targets"),
+        (["u,a,1", "u,b,2", "v,a,1"], {}, "leave_last_out leaves no validation targets, no test targets"),
         (
             ["u,a,1", "u,b,2", "u,c,3", "u,d,4", "u,e,5", "v,a,6"],
             {"split": "global_time", "validation_share": 0.17, "test_share": 0.17},
@@ -181,10 +187,36 @@ ONE_SENTENCE = r" in the [^.]*\.min_user_interactions and data\.min_item_interac
         ),
     ],
 )
-def test_a_log_that_cannot_be_trained_on_or_evaluated(write, prepared, tmp_path, rows, data, lacking):
+def test_a_log_that_cannot_be_evaluated(write, prepared, tmp_path, rows, data, lacking):
     with pytest.raises(InputError, match=rf"^data\.split={lacking}{ONE_SENTENCE}"):
         prepared(interactions=[write("log.csv", HEADER + "\n".join(rows))], **data)
-    assert not list(tmp_path.rglob("*.parquet"))
+    assert not list((tmp_path / "run" / "prepare").glob("*.parquet"))
+
+
+def test_a_log_that_cannot_be_trained_on_is_told(write, tmp_path, capsys):
+    log = write("log.csv", HEADER + "u,a,1\nu,b,2\nu,c,3\n")
+    assert job(tmp_path, f"run.dir={tmp_path / 'run'}", f"data.interactions=[{log}]") == 0
+    assert "there is nothing to train on; add more data" in capsys.readouterr().err
+
+
+EXAMPLE = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
+
+
+def test_the_example_of_the_documentation(write, tmp_path, capsys):
+    page = (ROOT / "docs" / "data-format.md").read_text()
+    log, texts = (textwrap.dedent(own) for own in EXAMPLE.findall(page)[:2])
+    settings = re.findall(r"`(data\.min_\w+=1)`", page)
+    assert len(settings) == 2
+    files = [f"data.interactions=[{write('log.csv', log)}]", f"data.item_texts=[{write('items.csv', texts)}]"]
+    config = tmp_path / "config.yaml"
+    config.write_text("{}")
+    assert (
+        cli.stage_job("prepare", "manual", ["--config", str(config), f"run.dir={tmp_path}/run", *files, *settings]) == 0
+    )
+    manifest = RunFolder(f"{tmp_path}/run").stage("prepare").manifest()
+    assert manifest.rows["interactions"] == log.count("\n") - 1
+    assert min(manifest.rows[f"{split}_targets"] for split in ("training", "validation", "test")) > 0
+    assert manifest.details["item_texts"]["items_without_text"] == manifest.rows["rejects"] == 0
 
 
 def test_global_time_without_times(write, prepared):
@@ -213,7 +245,8 @@ events = st.lists(
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=events)
-def test_histories_equal_a_plain_loop(write, prepared, events):
+def test_histories_equal_a_plain_loop(write, prepared, tmp_path, events):
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)  # ids of the last example would be numbered first
     events = [("long", item, time) for time, item in enumerate("abcd")] + events
     done = prepared(interactions=[write("log.csv", HEADER + "".join(f"{u},{i},{t}\n" for u, i, t in events))])
     expected: dict[str, list[str]] = {}

@@ -11,12 +11,12 @@ import torch
 from synthetic import from_histories, make_config, make_sequences, write_best, write_run
 
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate import job
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.shards import Shard
 from sracl_dist.train.state import load_best_encoder
 

@@ -8,7 +8,6 @@ from peak_memory import peak_growth
 from synthetic import enlarge, from_histories, make_config, tables_of, write_run
 
 from sracl_dist.columns import PAD
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.model.catalogue import Catalogue
@@ -17,6 +16,7 @@ from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.item_text import ItemText
 from sracl_dist.model.objectives import OBJECTIVES
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.state import Progress
 from sracl_dist.train.worker import Worker

@@ -10,17 +10,17 @@ import torch
 from synthetic import enlarge, make_config, make_sequences, tables_of, write_run
 from torch import Tensor
 
+from sracl_dist.bench.prefix_batches import PrefixBatches
+from sracl_dist.bench.row_per_prefix import PrefixBatch, RowPerPrefix
 from sracl_dist.columns import MISSING, PAD
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.objectives import CrossSequence
-from sracl_dist.model.row_per_prefix import PrefixBatch, RowPerPrefix
 from sracl_dist.model.rows import Rows, latest_rows
-from sracl_dist.model.sracl import Recommender, SraCl
+from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.batches import TrainingBatches
-from sracl_dist.train.prefixes import PrefixBatches
 
 FITS = 12
 """Longest training history of the synthetic users."""
@@ -65,11 +65,10 @@ def plain_config(*overrides: str, max_length: int = FITS) -> Config:
 
 
 def both(config: Config, tables: SemanticTables) -> tuple[SraCl, RowPerPrefix]:
-    """Two models with the same weights."""
-    fast, slow = SraCl(config, tables), RowPerPrefix(config, tables)
+    """Two ways to train the same weights."""
+    fast = SraCl(config, tables)
     enlarge(fast.encoder)
-    slow.load_state_dict(fast.state_dict())
-    return fast, slow
+    return fast, RowPerPrefix(fast, tables, config.model.max_length)
 
 
 def all_histories(sequences: Sequences, max_length: int = FITS) -> Batch:
@@ -85,7 +84,7 @@ def close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-def gradients(model: Recommender, loss: Tensor) -> dict[str, Tensor]:
+def gradients(model: SraCl, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     loss.backward()
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
@@ -111,7 +110,7 @@ def test_states_loss_and_gradients_equal_those_of_a_row_per_prefix(
 
     losses = fast(batch)["next_item"], slow(prefixes)["next_item"]
     assert close(*losses)
-    assert_same_gradients(gradients(fast, losses[0]), gradients(slow, losses[1]))
+    assert_same_gradients(gradients(fast, losses[0]), gradients(fast, losses[1]))
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 5, 6])
@@ -152,7 +151,7 @@ def contexts(batch: Batch) -> dict[int, list[int]]:
 class Formulas:
     """The contrastive terms by their definition, one number at a time."""
 
-    def __init__(self, model: Recommender, config: Config, tables: SemanticTables) -> None:
+    def __init__(self, model: SraCl, config: Config, tables: SemanticTables) -> None:
         self.model, self.objectives, self.tables = model, config.objectives, tables
         self.table_VD = model.encoder.catalogue()
 
@@ -223,18 +222,17 @@ def test_contrastive_terms_are_what_the_formulas_say(
     tables: SemanticTables, sequences: Sequences, synthesis: str, similarity: str, negatives: str
 ) -> None:
     config = contrast_config(synthesis, similarity, negatives)
-    fast, slow = both(config, tables)
+    model, slow = both(config, tables)
     histories, prefixes = all_histories(sequences), PrefixBatches(sequences, FITS, 16, 0)
     chosen = prefixes.batch(prefixes.order(0)[0])
-    cases: list[tuple[Recommender, Any, Rows, Tensor]] = [
-        (fast, histories, histories.rows, histories.own_history_users()),
-        (slow, chosen, chosen.rows, chosen.users_B),
+    formulas = Formulas(model, config, tables)
+    cases = [
+        (model(histories), histories.rows, histories.own_history_users()),
+        (slow(chosen), chosen.rows, chosen.users_B),
     ]
-    for model, batch, rows, users in cases:
-        formulas = Formulas(model, config, tables)
+    for terms, rows, users in cases:
         cross = formulas.cross_sequence(histories_of(rows), users.tolist())
         intra = formulas.intra_sequence(histories_of(rows))
-        terms = model(batch)
         assert close(terms["cross_sequence"], cross)
         assert close(terms["intra_sequence"], intra)
         weights = [getattr(config.objectives, name).weight for name in ("cross_sequence", "intra_sequence")]
@@ -256,7 +254,7 @@ def test_a_bank_of_the_right_states_yields_the_same_term(
     assert term.bank is not None
     users = np.flatnonzero(sequences.num_train)
     with torch.no_grad():
-        states_UD = slow.final_states(tables.latest_training_rows(users, FITS), slow.encoder.catalogue())
+        states_UD = slow.final_states(tables.latest_training_rows(users, FITS), encoded.encoder.catalogue())
     term.bank.write(torch.from_numpy(users), states_UD)
     batch = all_histories(sequences)
     assert close(banked(batch)["cross_sequence"], encoded(batch)["cross_sequence"])
@@ -264,21 +262,22 @@ def test_a_bank_of_the_right_states_yields_the_same_term(
 
 def test_fourteen_padded_rows_pass_for_every_prefix(sequences: Sequences, tmp_path: Path) -> None:
     tables = tables_of(write_run(tmp_path, sequences, num_neighbours=10), sequences)
-    model = RowPerPrefix(make_config("unused", "objectives.cross_sequence.neighbour_states=encoded"), tables)
+    config = make_config("unused", "objectives.cross_sequence.neighbour_states=encoded")
+    model, slow = both(config, tables)
     lengths: list[Tensor] = []
     model.encoder.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].lengths_B))
     batches = PrefixBatches(sequences, 6, 32, 0)
     full = (tables.user_neighbours != MISSING).all(axis=1)[batches._user_E]
-    model(batches.batch(np.flatnonzero(full)[:8]))
+    slow(batches.batch(np.flatnonzero(full)[:8]))
     assert sum(len(part) for part in lengths) == 8 * 14
     assert set(torch.cat(lengths).tolist()) == {6}
 
 
 def test_a_batch_without_any_neighbour_has_no_cross_sequence_term(tables: SemanticTables, sequences: Sequences) -> None:
-    _, model = both(plain_config(), tables)
+    model, slow = both(plain_config(), tables)
     batches = PrefixBatches(sequences, FITS, 32, 0)
     lonely = batches.batch(np.flatnonzero(batches._user_E == 0))  # user 0 has no neighbours
-    terms = model(lonely)
+    terms = slow(lonely)
     assert float(terms["cross_sequence"].detach()) == 0.0
     terms["total"].backward()
     assert math.isfinite(sum(float(p.grad.norm()) for p in model.parameters() if p.grad is not None))

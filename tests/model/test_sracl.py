@@ -4,13 +4,13 @@ import torch
 from synthetic import make_config
 
 from sracl_dist.config.sections import OBJECTIVE_NAMES, ObjectivesConfig, Similarity
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.objectives import OBJECTIVES, Encoded
 from sracl_dist.model.rows import Rows
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.batches import TrainingBatches
 
 ALL_TERMS = f"objectives.terms=[{','.join(OBJECTIVES)}]"

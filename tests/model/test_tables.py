@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from synthetic import fixed_lists, from_histories, make_config, make_sequences, tables_of, write_run
 
 from sracl_dist.columns import MISSING
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables, random_others
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 
 
 def test_rows_are_joined_by_key(run: RunFolder, tables: SemanticTables, sequences: Sequences) -> None:

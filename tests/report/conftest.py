@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from sracl_dist.config import Config, parse_config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.run_folder import Manifest, RunFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.shards import Shard
 
 NUM_USERS, NUM_ITEMS, NUM_NEIGHBOURS = 60, 40, 5

@@ -3,10 +3,8 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 from run_files import TABLE, mounted, names_on_disk
 
@@ -29,30 +27,11 @@ def test_tables_json_and_bytes_come_back(folder: StageFolder) -> None:
     assert not folder.exists("a")
 
 
-@pytest.mark.parametrize("wanted", [[], [0], [3], [2, 6], [0, 3, 4, 5, 9], list(range(10))])
-def test_row_groups_without_a_wanted_row_are_not_read(
-    folder: StageFolder, monkeypatch: pytest.MonkeyPatch, wanted: list[int]
-) -> None:
-    whole = pa.table({"key": np.arange(10), "square": np.arange(10) ** 2, "text": list("abcdefghij")})
-    folder.write_table("rows.parquet", whole, group_rows=3)
-    read: list[int] = []
-    read_row_groups = pq.ParquetFile.read_row_groups
-
-    def note(file: pq.ParquetFile, groups: list[int], columns: list[str]) -> pa.Table:
-        read.extend(groups)
-        return read_row_groups(file, groups, columns)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", note)
-    mask = np.isin(np.arange(10), wanted)
-    found = folder.read_rows("rows.parquet", mask, ["square", "text"])
-    assert found.equals(whole.select(["square", "text"]).take(pa.array(wanted, pa.int64())))
-    assert read == sorted({row // 3 for row in wanted})
-
-
-def test_a_file_with_other_rows_than_expected_is_refused(folder: StageFolder) -> None:
-    folder.write_table("rows.parquet", TABLE, group_rows=2)
-    with pytest.raises(StorageError, match=r"rows.parquet has 3 rows and should have 4; delete"):
-        folder.read_rows("rows.parquet", np.ones(4, np.bool_), ["key"])
+def test_a_table_is_written_piece_by_piece(folder: StageFolder) -> None:
+    assert folder.write_tables("rows.parquet", TABLE.schema, [TABLE.slice(0, 1), TABLE.slice(1)]) == TABLE.num_rows
+    assert folder.read_table("rows.parquet").equals(TABLE)
+    assert folder.write_tables("none.parquet", TABLE.schema, []) == 0
+    assert folder.read_table("none.parquet").equals(TABLE.slice(0, 0))
 
 
 def test_a_second_write_replaces_the_first(folder: StageFolder) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from synthetic import differences, from_histories, make_sequences, with_other_future
 
 from sracl_dist.columns import PAD
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.batches import Cuts, TrainingBatches, Windows, smallest_type
 
 NUM_TRAIN = st.lists(st.integers(0, 40), min_size=1, max_size=25)

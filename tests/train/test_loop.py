@@ -10,11 +10,11 @@ from synthetic import NUM_ITEMS, make_config, make_sequences, tables_of, with_ot
 
 from sracl_dist.config import Config
 from sracl_dist.config.sections import OBJECTIVE_NAMES
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StageError
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.train import loop
 from sracl_dist.train.loop import Trainer, fit, make_trainer, train_step
 from sracl_dist.train.state import Progress

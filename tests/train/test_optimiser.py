@@ -5,9 +5,9 @@ import torch
 from synthetic import make_config
 
 from sracl_dist.config.sections import OBJECTIVE_NAMES
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.optimiser import learning_rate, make_optimiser
 from sracl_dist.train.state import Progress

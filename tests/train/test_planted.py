@@ -12,12 +12,12 @@ import pytest
 import torch
 from synthetic import from_histories, make_config, tables_of, write_run
 
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.evaluate.metrics import mean_metrics
 from sracl_dist.evaluate.ranking import rank_targets
 from sracl_dist.evaluate.scores import CatalogueScores
 from sracl_dist.model.encoders import SequenceEncoder
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.loop import fit, make_trainer
 from sracl_dist.train.state import Progress
 from sracl_dist.train.worker import Worker

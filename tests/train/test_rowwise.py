@@ -11,11 +11,11 @@ from synthetic import NUM_ITEMS, make_config, make_sequences, tables_of
 from torch import Tensor
 
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.item_table import TouchedRows
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.train import rowwise
 from sracl_dist.train.loop import Trainer, fit, make_trainer, train_step
 from sracl_dist.train.optimiser import make_optimiser

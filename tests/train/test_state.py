@@ -10,11 +10,11 @@ from safetensors.torch import save
 from synthetic import make_config, write_best
 
 from sracl_dist.config import Config
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.errors import StorageError
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.run_folder.plain import parse_sealed_json, sealed_json
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.state import (
     DESCRIPTION,

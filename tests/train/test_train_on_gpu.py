@@ -8,10 +8,11 @@ import torch
 from on_gpu import GPU, needs_gpu
 from synthetic import make_config, make_sequences, tables_of, write_run
 
+from sracl_dist.bench.prefix_training import PrefixTraining
 from sracl_dist.config.sections import OBJECTIVE_NAMES
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.run_folder import RunFolder
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.local import train_here
 from sracl_dist.train.loop import Trainer, fit, make_trainer
 from sracl_dist.train.state import Progress
@@ -36,7 +37,6 @@ SAME = {
     "text": (FIRST_TERMS, "model.item_text=true", "model.repeat_bias=true", "objectives.next_item.horizon=2"),
     "encoded": (FIRST_TERMS, ENCODED),
     "parts": (FIRST_TERMS, "train.accumulate_steps=2"),
-    "prefixes": (FIRST_TERMS, ENCODED, "train.examples=prefixes"),
     "gru4rec": (FIRST_TERMS, "model.encoder=gru4rec"),
     "hstu": (FIRST_TERMS, "model.encoder=hstu"),
 }
@@ -71,6 +71,16 @@ def test_the_curve_is_that_of_a_processor(
         assert on_gpu["gradient_norm"] == pytest.approx(on_cpu["gradient_norm"], rel=1e-2)
         assert on_gpu["gpu_memory_bytes"] > 0
         assert on_cpu["gpu_memory_bytes"] is None
+
+
+def test_a_row_per_prefix_is_trained_as_on_a_processor(sequences: Sequences, tables: SemanticTables) -> None:
+    config = make_config("unused", *STILL, FIRST_TERMS, ENCODED)
+    there, here = (PrefixTraining(config, sequences, tables, device) for device in (GPU, torch.device("cpu")))
+    for rows in here.order(0):
+        on_gpu, on_cpu = there.step(rows), here.step(rows)
+        assert {name: float(value) for name, value in on_gpu.items()} == pytest.approx(
+            {name: float(value) for name, value in on_cpu.items()}, rel=1e-3
+        )
 
 
 @pytest.mark.parametrize("overrides", OTHER_NUMBERS.values(), ids=OTHER_NUMBERS)

@@ -5,7 +5,7 @@ changes how fast or where the work is done but not what it yields, so changing i
 again.
 """
 
-from sracl_dist.config.sections.data import DataConfig, ItemColumns, LogColumns
+from sracl_dist.config.sections.data import DataConfig, FileFormat, ItemColumns, LogColumns
 from sracl_dist.config.sections.endpoint import EndpointConfig
 from sracl_dist.config.sections.fields import NEUTRAL, neutral, require
 from sracl_dist.config.sections.model import ModelConfig
@@ -40,6 +40,7 @@ __all__ = [
     "EmbedConfig",
     "EndpointConfig",
     "EvaluateConfig",
+    "FileFormat",
     "IntraSequenceConfig",
     "ItemColumns",
     "LogColumns",

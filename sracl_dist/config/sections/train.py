@@ -41,9 +41,6 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of products in training: on a CPU those of the full softmax, if it has AVX-512 or SVE, on a GPU all
     of them; weights, sums and evaluation stay float32."""
-    examples: Literal["histories", "prefixes"] = "histories"
-    """histories: a row per history, every position an example; prefixes: the reference's way, every prefix a padded row
-    of its own with 3 + k encoder passes more, at a multiple of the cost, with train.batch_rows prefixes per step."""
     max_gradient_norm: float | None = 5.0
     """Gradients are scaled down to this norm; null leaves them."""
     num_workers: int = neutral(1)

@@ -1,7 +1,7 @@
 import pytest
 
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.batches import TrainingBatches
 
 

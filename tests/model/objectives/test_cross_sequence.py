@@ -9,12 +9,12 @@ from torch import Tensor
 
 from sracl_dist.columns import MISSING
 from sracl_dist.config.sections import Similarity
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.losses import info_nce
 from sracl_dist.model.objectives.cross_sequence import CrossSequence
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.batches import TrainingBatches
 
 PLAIN = ("objectives.terms=[next_item,cross_sequence]", "model.dropout=0", "model.attention_dropout=0")

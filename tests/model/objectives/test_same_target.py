@@ -8,7 +8,6 @@ from synthetic import enlarge, from_histories, make_config, tables_of, write_run
 
 from sracl_dist.columns import PAD
 from sracl_dist.config.sections import Similarity
-from sracl_dist.data.sequences import Sequences
 from sracl_dist.model.inputs import Batch
 from sracl_dist.model.item_table import ItemTable
 from sracl_dist.model.losses import info_nce
@@ -16,6 +15,7 @@ from sracl_dist.model.objectives import Encoded
 from sracl_dist.model.objectives.same_target import SameTarget
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
+from sracl_dist.sequences import Sequences
 from sracl_dist.train.batches import TrainingBatches
 
 OVERRIDES = ("objectives.terms=[next_item,same_target]", "model.dropout=0", "model.attention_dropout=0")

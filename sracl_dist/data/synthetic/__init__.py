@@ -1,1 +1,0 @@
-"""The parts of a generated log: its settings, users and items, events, and the texts of the items."""

@@ -1,0 +1,3 @@
+from recommender_fixtures import run, sequences, tables
+
+__all__ = ["run", "sequences", "tables"]
