@@ -91,7 +91,7 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
         SetupError: the cluster cannot be reached or started.
     """
     if ray.is_initialized():
-        with waiting_for_nodes(config.wait_s):
+        with environment({"RAY_ADDRESS": ""}), waiting_for_nodes(config.wait_s):
             yield _describe(config, is_local=False)
         return
     _require_readable_folder()

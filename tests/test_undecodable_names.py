@@ -83,6 +83,7 @@ def test_a_relative_run_folder_in_such_a_folder_is_refused(odd: Path, monkeypatc
 
 
 def test_a_cluster_is_not_started_from_such_a_folder(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # as other tests of this process may have done
     monkeypatch.chdir(odd)
     with pytest.raises(SetupError, match=ODD), connected(ClusterConfig(address="local")):
         pass

@@ -28,6 +28,9 @@ _STANDS_FOR_SEPARATOR = "\x1f"
 """Arrow takes one byte, so this one is put where a separator is longer."""
 _TOO_LONG = TOO_LONG.decode()
 _TIME = re.compile(r"\s*[+-]?[.\d][-+.:/\d\sTZUCGMeE]*")
+"""Like a time, which no name of a column is."""
+_MAY_BE_TIME = re.compile(r"(?i)\s*(?:[+-]?[.\d].*|nan|nat|null|none|\\n)\s*")
+"""Like a time, or what stands for a missing one, in a line that may be a row."""
 csv.field_size_limit(16 << 20)  # more than a block and what is left of the one before
 
 
@@ -144,7 +147,9 @@ class _Parser:
     def _with_python(self, block: bytes, *, is_end: bool) -> tuple[Rows, bytes]:
         """What `parse` returns, record by record."""
         text = io.StringIO(block.decode(), newline="\n")
-        lines = [line for line in text if self._is_quoted or line.strip("\r\n")]
+        # What stands for a line that is too long has lost its end, and a closing quote with it.
+        lines = [line.replace('"', "") if line.startswith(_TOO_LONG) else line for line in text]
+        lines = [line for line in lines if self._is_quoted or line.strip("\r\n")]
         records: list[list[str]] = []
         numbers: list[int] = []
         rest: list[str] = []
@@ -152,9 +157,10 @@ class _Parser:
             if reason == UNCLOSED_QUOTE and not is_end and sum(map(len, lines[start:])) <= MAX_RECORD_BYTES:
                 rest = lines[start:]
                 break
-            is_long = end - start > 1
-            if reason or len(fields) != self._num_columns or (is_long and self._swallows(lines[start:end])):
-                self._reject(lines[start:end], UNCLOSED_QUOTE if is_long else reason or WRONG_FIELDS)
+            own, has_several = lines[start:end], end - start > 1
+            has_gap = any(line.startswith(_TOO_LONG) for line in own)
+            if reason or has_gap or len(fields) != self._num_columns or (has_several and self._swallows(own)):
+                self._reject(own, UNCLOSED_QUOTE if has_several else reason or WRONG_FIELDS)
             else:
                 self._reading.count(1)
                 numbers.append(self._reading.num_rows)
@@ -188,13 +194,12 @@ class _Parser:
         for fields in (_fields(plain, self._separator), plain.replace('"', "").split(self._separator)):
             if len(fields) == self._num_columns:
                 values = {name: fields[position].strip('"') for name, position in self._positions.items()}
-                if TIME in values:
-                    return _TIME.fullmatch(values[TIME]) is not None
-                ids = [values[name] for name in (USER_ID, ITEM_ID) if name in values]
-                # A comma within a sentence has a space behind it.
-                return all(re.fullmatch(r"\S+", value) for value in ids) and not any(
-                    field.startswith(" ") for field in fields
-                )
+                if USER_ID not in values:  # of item texts, in which a comma within a sentence has a space behind it
+                    is_id = re.fullmatch(r"\S+", values[ITEM_ID]) is not None
+                    return is_id and not any(field.startswith(" ") for field in fields)
+                time = values.get(TIME, "").strip()
+                is_time = _MAY_BE_TIME.fullmatch(time) or (not time and plain.count('"') < 2)
+                return all(values[name].strip() for name in (USER_ID, ITEM_ID)) and bool(is_time)
         return False
 
     def _reject(self, lines: list[str], reason: str) -> None:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +32,7 @@ PACKED = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
     b"\xfd7zXZ\x00": "xz",
+    **{bytes([number]) + b"\x2a\x4d\x18": "zstd" for number in range(0x50, 0x60)},  # a frame to be skipped
 }
 """Ways of packing by how their files begin."""
 _ROW_BITS = 40
@@ -109,20 +109,21 @@ def find_files(patterns: Sequence[str], setting: str) -> list[DataFile]:
         matches = list(_remote(pattern, setting) if "://" in pattern else _local(pattern))
         if not matches:
             raise InputError(f"{pattern} matches no file; check {setting} and the folder you are in.")
+        folders = [location for location, _, info in matches if not info.is_file]
+        if len(folders) == len(matches):
+            raise InputError(f"{folders[0]} is a folder; name its files in {setting}, such as {folders[0]}/*.parquet.")
         for location, filesystem, info in matches:
             if info.is_file:
                 facts = {"path": info.path, "size": info.size, "mtime_ns": info.mtime_ns or 0}
                 file = DataFile(location=location, source=info.base_name, filesystem=filesystem, **facts)
                 found.setdefault((filesystem.type_name, info.path), file)
-            elif len(matches) == 1:
-                raise InputError(f"{location} is a folder; name its files in {setting}, such as {location}/*.parquet.")
     counts = Counter(file.source for file in found.values())
     return [file if counts[file.source] == 1 else replace(file, source=file.location) for file in found.values()]
 
 
 def _local(pattern: str) -> Iterator[tuple[str, fs.FileSystem, fs.FileInfo]]:
     filesystem = fs.LocalFileSystem()
-    paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+    paths = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     for path in paths or [pattern]:
         if not is_utf8(path):
             raise InputError(f"{path} has a name that is not UTF-8; rename the file, or the folder in which it lies.")

@@ -12,6 +12,8 @@ from sracl_dist.data.rejects import BROKEN_ID, EMPTY_ITEM, EMPTY_USER, INVALID_U
 from sracl_dist.data.rows import INVALID, Rows
 from sracl_dist.data.times import TimeParser
 
+NO_ID = ("", "nan", "NaN", "null", "NULL", "None", "NaT", "<NA>", "\\N")
+"""What programs write for an id that is missing."""
 _WHY, _IS_OTHER, _IS_LOW = "why", "is_other", "is_low"
 
 
@@ -71,8 +73,8 @@ def usable_rows(rows: Rows, parser: TimeParser, wanted: Wanted, source: str, rej
         checks += [(TIME, reason, pl.lit(pl.Series(mask))) for reason, mask in times.reasons if mask.any()]
         frame, decimals = frame.with_columns(pl.Series(TIME, times.values)), times.decimals
     if RATING in columns:
-        rating = pl.col(RATING).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
-        checks.append((RATING, WRONG_RATING, rating.is_null()))
+        rating = pl.col(RATING).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+        checks.append((RATING, WRONG_RATING, ~rating.is_finite().fill_null(value=False)))
         is_low = (rating < wanted.min_rating).fill_null(value=False)
     else:
         is_low = pl.lit(value=False)
@@ -98,5 +100,5 @@ def _checks(columns: dict[str, pa.Array]) -> list[tuple[str, str, pl.Expr]]:
     texts = {name: pl.lit(pl.from_arrow(own)) for name, own in columns.items() if pa.types.is_string(own.type)}
     checks = [(name, INVALID_UTF8, text.str.contains(INVALID, literal=True)) for name, text in texts.items()]
     for name, reason in ((USER_ID, EMPTY_USER), (ITEM_ID, EMPTY_ITEM)):
-        checks.append((name, reason, pl.col(name).fill_null("").str.strip_chars() == ""))
+        checks.append((name, reason, pl.col(name).fill_null("").str.strip_chars().is_in(NO_ID)))
     return [*checks, *((name, BROKEN_ID, pl.col(name).str.contains("\n", literal=True)) for name in (USER_ID, ITEM_ID))]

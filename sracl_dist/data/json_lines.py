@@ -17,6 +17,7 @@ from sracl_dist.columns import CATEGORIES, ITEM_ID, TIME
 from sracl_dist.data.lines import MARK, MAX_LINE_BYTES, TOO_LONG, whole_lines
 from sracl_dist.data.rejects import LINE_TOO_LONG, NOT_JSON
 from sracl_dist.data.rows import NOT_A_NUMBER, REQUIRED, Reading, Rows, float_texts
+from sracl_dist.errors import InputError
 
 _TOO_LONG = TOO_LONG.decode()
 _BETWEEN = re.compile(r"[\s,\[\]]*")
@@ -45,9 +46,8 @@ def read_json(reading: Reading, blocks: Iterator[bytes], *, is_array: bool) -> I
     seen: dict[str, None] = {}
     records: list[dict[str, Any]] = []
     numbers: list[int] = []
-    for found in _array_values(blocks) if is_array else _line_values(blocks):
+    for found in _array_values(reading, blocks) if is_array else _line_values(blocks):
         if found is None:
-            _require(reading, seen, [name for name in reading.columns if name in REQUIRED])
             columns = {name: _column(reading, name, column, records) for name, column in reading.columns.items()}
             yield Rows(columns=columns, numbers=np.asarray(numbers, dtype=np.int64))
             records, numbers = [], []
@@ -99,28 +99,40 @@ def _parse(line: str) -> Any:
     return value if isinstance(value, dict) and all(isinstance(name, str) for name in value) else None
 
 
-def _array_values(blocks: Iterator[bytes]) -> Iterator[_Found]:
-    """Values of an array; a damaged one goes on to the next that follows the end of an object."""
+def _array_values(reading: Reading, blocks: Iterator[bytes]) -> Iterator[_Found]:
+    """Values of an array; a damaged one ends where the next begins, on a line of its own if all so far had one.
+
+    Raises:
+        InputError: the array has no end.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(MARK)
-    text, at, num_values, is_lost = "", 0, 0, False
+    text, at, num_values, is_lost, is_closed, next_object = "", 0, 0, False, False, _NEXT_OBJECT
     for block in chain(blocks, [b""]):
         text, at = text[at:] + decoder.decode(block, final=not block), 0
         while True:
-            start = _NEXT_OBJECT.search(text, at) if is_lost else _BETWEEN.match(text, at)
+            start = next_object.search(text, at) if is_lost else _BETWEEN.match(text, at)
+            is_closed = is_closed or is_lost or (start is not None and "]" in start[0])
             at, is_lost = start.end() if start else max(at, len(text) - _BETWEEN_CHARS), start is None
             if not start or at == len(text):
                 break
+            head, newline, indent = text[max(at - _BETWEEN_CHARS, 0) : at].rpartition("\n")
+            if newline and not indent.strip() and not num_values:
+                next_object = re.compile(f"\n{indent}(?={{)")
+            elif (head or indent) and (not newline or indent.strip()):
+                next_object = _NEXT_OBJECT
             try:
                 value, stop = _DECODER.raw_decode(text, at)
             except (ValueError, RecursionError):
                 if block and len(text) - at <= MAX_LINE_BYTES:  # it may go on in the next block
                     break
-                end = _NEXT_OBJECT.search(text, at)
+                end = next_object.search(text, at)
                 value, stop, is_lost = None, end.start() + 1 if end else len(text), end is None
-            num_values += 1
+            num_values, is_closed = num_values + 1, False
             yield value, num_values, text[at:stop][: MAX_LINE_BYTES + 1]
             at = max(at + 1, stop - _BETWEEN_CHARS) if is_lost else stop
         yield None
+    if not is_closed:
+        raise InputError(f"{reading.file} is a JSON array without its end; copy or download it again.")
 
 
 def _column(reading: Reading, name: str, column: str, records: list[dict[str, Any]]) -> pa.Array:

@@ -65,7 +65,7 @@ def text_blocks(reading: Reading) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(name)(MARK)
         only_carriage_returns = None
         for block in chain([head.removeprefix(codecs.BOM_UTF8)], iter(lambda: stream.read(CHUNK_BYTES), b"")):
-            text = block if is_utf8 else decoder.decode(block).encode(errors=MARK)
+            text = block if is_utf8 else decoder.decode(block).removeprefix("\ufeff").encode(errors=MARK)
             if only_carriage_returns is None:
                 only_carriage_returns = b"\r" in text.rstrip(b"\r") and b"\n" not in text
             reading.num_bytes = raw.tell()

@@ -20,8 +20,8 @@ from sracl_dist.errors import InputError
 
 BATCH_ROWS = 1 << 17
 _UUID_BYTES = 16
-_JSON_NAME = re.compile(r"\.(json|jsonl|ndjson)(\.\w+)?$", re.IGNORECASE)
-_JSON_ARRAY = re.compile(rb"\s*\[\s*[{\]]")
+_JSON_NAME = re.compile(r"\.(json|jsonl|ndjson)(\.(gz|zst|bz2|xz|lz4))?$", re.IGNORECASE)
+_JSON_ARRAY = re.compile(rb"\s*\[\s*(?:[{\]]|null\b)")
 _JSON_OBJECT = re.compile(rb"\s*\{")
 _types = pa.types
 _LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plain import KEPT, LOW_RATING, OTHER_EVENT, OVER_LIMIT, Row, has_dates, judge
+from oracle import KEPT, LOW_RATING, OTHER_EVENT, OVER_LIMIT, Row, has_dates, judge
 
 from sracl_dist.data import rejects
 

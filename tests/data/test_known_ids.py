@@ -5,7 +5,7 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plain import histories
+from oracle import histories
 from test_sharded_prepare import (
     SURE,
     config_for,

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from plain import PlainRow, histories, item_numbers, usable_events
+from oracle import PlainRow, histories, item_numbers, usable_events
 from test_sharded_prepare import found_histories
 
 from sracl_dist.bench.synthetic_log import SyntheticLogSettings, write_log

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plain import histories, item_numbers, usable_events
+from oracle import histories, item_numbers, usable_events
 
 from sracl_dist.config import parse_config
 from sracl_dist.data import filter as filtering

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from plain import KEPT, LOW_RATING, OTHER_EVENT, OVER_LIMIT, exact_time, judge
+from oracle import KEPT, LOW_RATING, OTHER_EVENT, OVER_LIMIT, exact_time, judge
 
 from sracl_dist.data import rejects
 
