@@ -173,3 +173,10 @@ def test_a_long_text_file_tells_how_far_it_is(load, write, monkeypatch, capsys):
     monkeypatch.setattr("sracl_dist.data.read.LONG_TEXT_BYTES", 1000)
     load(write("log.csv", HEADER + "".join(f"u{n % 7},i{n},1,5\n" for n in range(500))))
     assert "prepare: reading log.csv: 5 kB in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "nan", "NULL", "None", "<NA>", r"\N"])
+def test_what_programs_write_for_a_missing_id_is_none(load, write, text):
+    found, rejected, _ = load(write("log.csv", HEADER + f"{text},a,1,5\nu,{text},2,5\nu,none,3,5\n"))
+    assert found == [("u", "none", 3)]
+    assert rejected == [(1, "empty user id"), (2, "empty item id")]

@@ -435,3 +435,42 @@ def test_any_bytes_are_rows_or_rejects_or_an_error(tmp_path, start, content, nam
     (tmp_path / name).write_bytes(start + content)
     with blocks_of(chunk, 40), contextlib.suppress(InputError):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "kept", "rejected"),
+    [
+        ("user,item,note,when", 'u1,i1,"hello,\nu2,i2,x",100\nu3,i3,x,5', [3], [1, 2]),
+        ("user,item,note,when", 'u1,i1,"x,\nu2,i2,y,2024-03-01 9:00 am\nu3,i3",x,5\nu4,i4,x,5', [4], [1, 2, 3]),
+        ("user,item,note,when", 'u1,i1,"x,\nu2,i2,y,NULL\nu3,i3",x,5\nu4,i4,x,5', [4], [1, 2, 3]),
+        ("user,item,when", 'u 0,"i 0,1\nu 1,i 1,2\nu 2,i 2",3\nu 3,i 3,4', [4], [1, 2, 3]),
+    ],
+)
+def test_two_stray_quotes_swallow_no_row_whatever_its_cells(write, columns, text, kept, rejected):
+    found, rejects = read(write("log.csv", f"{columns}\n{text}\n"))
+    assert [row[0] for row in found] == kept
+    assert [(row[1], row[2]) for row in rejects] == [(number, QUOTE) for number in rejected]
+
+
+def test_a_quoted_line_that_is_too_long_takes_no_other_with_it(write):
+    long = "y" * (lines.MAX_LINE_BYTES + 1)
+    rows = "".join(f"u{number},i,{number},x\n" for number in range(50))
+    found, rejects = read(write("log.csv", f'user,item,when,note\nu,i,1,"{long}"\n{rows}'))
+    assert len(found) == 50
+    assert [row[1:3] for row in rejects] == [(1, "line too long")]
+
+
+@pytest.mark.parametrize("end", [",", "", "\n"])
+def test_an_array_without_its_end_is_refused(write, end):
+    one = '{"user": "u", "item": "i", "when": 1}'
+    with pytest.raises(InputError, match=r"log\.json is a JSON array without its end"):
+        read(write("log.json", f"[{one},{one}{end}"))
+    assert len(read(write("log.json", f"[{one},{one}]{end.strip(',')}"))[0]) == 2
+
+
+def test_a_damaged_object_on_its_own_lines_takes_no_other_with_it(write):
+    nested = '{"user": "u0", "when": ,\n  "more": [{"user": "no", "item": "i", "when": 1}, {"user": "no"}]}'
+    one = '{"user": "u1", "item": "i", "when": 1}'
+    found, rejects = read(write("log.json", f"[\n{one},\n{nested},\n{one}\n]\n"))
+    assert [row[1] for row in found] == ["u1", "u1"]
+    assert [row[1:3] for row in rejects] == [(2, JSON)]
