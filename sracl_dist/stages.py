@@ -95,7 +95,7 @@ STAGES = {
         Stage(
             name="embed",
             purpose="profiles and raw texts to unit vectors",
-            function="sracl_dist.profiles.embed:embed_texts",
+            function="sracl_dist.embed.job:embed_texts",
             settings=("embed",),
             inputs=("prepare", "profile"),
         ),

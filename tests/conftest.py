@@ -10,6 +10,7 @@ from sracl_dist.observe import quiet_libraries
 
 if TYPE_CHECKING:  # the tests of the numerics run without Ray
     from sracl_dist.cluster import Cluster
+    from sracl_dist.profiles.texts import TrainingTexts
 
 quiet_libraries()
 
@@ -41,3 +42,14 @@ def tokenizer(language_model: str) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(language_model)
+
+
+@pytest.fixture
+def texts() -> "TrainingTexts":
+    """A small log with texts: six items; the last two items of each history are held out."""
+    from small_texts import item_text, sequences_of
+
+    from sracl_dist.profiles.texts import TrainingTexts
+
+    histories = [[1, 2, 3, 4, 5, 6], [2, 3, 1, 6, 5], [4, 4, 2, 1]]
+    return TrainingTexts([item_text(item) for item in range(1, 7)], sequences_of(histories, 6))

@@ -1,6 +1,6 @@
 """Vectors in shards that are named as the stage embed names them, which the search needs and a training does not."""
 
-from sracl_dist.profiles.vectors import FIRST_KEY
+from sracl_dist.embed.vectors import FIRST_KEY
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import plan_shards
 

@@ -16,13 +16,13 @@ from synthetic import differences, write_run
 
 from sracl_dist.columns import KEY, TEXT
 from sracl_dist.config import Config
+from sracl_dist.embed.job import embed_texts, raw_text
+from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
 from sracl_dist.neighbours.job import build_neighbours
-from sracl_dist.profiles.embed import embed_texts, raw_text
 from sracl_dist.profiles.prompts import Prompt, PromptWriter
 from sracl_dist.profiles.texts import load_training_texts
-from sracl_dist.profiles.vectors import load_vectors
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.sequences import load_sequences
 from sracl_dist.stages import STAGES, run_stage, stage_status

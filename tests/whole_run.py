@@ -16,7 +16,7 @@ from small_run import small_config, write_log
 
 from sracl_dist.cli import run_one
 from sracl_dist.config import Config
-from sracl_dist.profiles.vectors import load_vectors
+from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES
 

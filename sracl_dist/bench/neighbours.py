@@ -25,9 +25,9 @@ from sracl_dist.bench.machine import BYTES_PER_GB, matrix_gflops, peak_rss_gb, w
 from sracl_dist.columns import KEY, VECTOR
 from sracl_dist.config import parse_config
 from sracl_dist.config.sections import require
+from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.neighbours.job import build_neighbours
 from sracl_dist.observe import say
-from sracl_dist.profiles.vectors import load_vectors
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import plan_shards
 

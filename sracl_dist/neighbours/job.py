@@ -16,6 +16,7 @@ from sracl_dist.cluster import Cluster, broadcast_shards, connected
 from sracl_dist.columns import MISSING
 from sracl_dist.config import Config
 from sracl_dist.config.sections import NeighboursConfig
+from sracl_dist.embed.vectors import FIRST_KEY, VectorShards
 from sracl_dist.errors import StageError
 from sracl_dist.neighbours.lists import train_once, tune_probes
 from sracl_dist.neighbours.part import Part, Query, load_part
@@ -35,7 +36,6 @@ from sracl_dist.neighbours.update import (
     table_columns,
 )
 from sracl_dist.observe import Progress, say
-from sracl_dist.profiles.vectors import FIRST_KEY, VectorShards
 from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import pending_shards, plan_shards
 from sracl_dist.stages import StageResult

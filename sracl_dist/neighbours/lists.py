@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from sracl_dist.cluster import map_shards
 from sracl_dist.config.sections import NeighboursConfig
+from sracl_dist.embed.vectors import VectorShards
 from sracl_dist.neighbours.part import Query, refuse_broken
 from sracl_dist.neighbours.plan import SearchPlan
 from sracl_dist.neighbours.quality import recall, sample_rows
 from sracl_dist.neighbours.ranking import merge
 from sracl_dist.observe import say
-from sracl_dist.profiles.vectors import VectorShards
 from sracl_dist.run_folder import StageFolder
 
 TRAINING_SEED, TUNING_SEED = 2, 1

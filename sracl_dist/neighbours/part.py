@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sracl_dist.columns import MISSING
+from sracl_dist.embed.vectors import VectorShards
 from sracl_dist.errors import StageError
 from sracl_dist.neighbours.plan import SearchPlan
 from sracl_dist.neighbours.ranking import SCORE_TOLERANCE, Ranked, merge, pair_scores, rank, rank_nothing
 from sracl_dist.neighbours.rules import NO_GROUP, Rules
 from sracl_dist.neighbours.search import ExactIndex, Index, InvertedIndex
-from sracl_dist.profiles.vectors import VectorShards
 
 SLACK = 8
 """Candidates beyond k + 1, so that ties at the end of a list are seen without a second search."""

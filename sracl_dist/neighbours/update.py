@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, SCORES
 from sracl_dist.config.sections import NeighboursConfig
+from sracl_dist.embed.vectors import VectorShards
 from sracl_dist.neighbours.plan import SearchPlan
 from sracl_dist.neighbours.ranking import Ranked
-from sracl_dist.profiles.vectors import VectorShards
 from sracl_dist.run_folder import StageFolder
 
 FOLDER = "lists/"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sracl_dist.columns import KEY, MISSING, NEIGHBOURS, SCORES, VECTOR
 from sracl_dist.config import Config, parse_config
+from sracl_dist.embed.vectors import FIRST_KEY, load_vectors
 from sracl_dist.errors import StageError
 from sracl_dist.neighbours import job, part, plan
 from sracl_dist.neighbours.job import build_neighbours
-from sracl_dist.profiles.vectors import FIRST_KEY, load_vectors
 from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import Shard
 from sracl_dist.stages import STAGES

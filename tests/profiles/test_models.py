@@ -13,8 +13,8 @@ import torch
 from transformers import BertConfig, BertModel
 
 from sracl_dist.config.sections import ProfileConfig
+from sracl_dist.embed.encoder import TextEncoder
 from sracl_dist.errors import SetupError
-from sracl_dist.profiles.encoder import TextEncoder
 from sracl_dist.profiles.engine import engine_settings
 from sracl_dist.profiles.models import resolve_model
 
@@ -30,7 +30,7 @@ LOAD = """
 import sys
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError
-from sracl_dist.profiles.encoder import TextEncoder
+from sracl_dist.embed.encoder import TextEncoder
 from sracl_dist.profiles.language_model import model_and_tokenizer
 settings = ProfileConfig(model=sys.argv[1], max_prompt_tokens=16, max_output_tokens=8)
 for load in (lambda: TextEncoder(sys.argv[1], 8, 2), lambda: model_and_tokenizer(settings)):

@@ -18,8 +18,8 @@ from object_store import CREDENTIALS, location, s3_server
 from sracl_dist import stages
 from sracl_dist.cli import run_one
 from sracl_dist.config import Config, parse_config
+from sracl_dist.embed.vectors import VectorShards, load_vectors
 from sracl_dist.errors import SraclError, StageOrderError, StorageError
-from sracl_dist.profiles.vectors import VectorShards, load_vectors
 from sracl_dist.run_folder import RunFolder, StageFolder, owner
 from sracl_dist.shards import pending_shards, plan_shards
 from sracl_dist.stages import Stage, StageResult, run_stage, stage_status

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sracl_dist.columns import KEY, VECTOR
+from sracl_dist.embed.vectors import VectorShards, load_vectors
 from sracl_dist.errors import StorageError
-from sracl_dist.profiles.vectors import VectorShards, load_vectors
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard
 

@@ -8,12 +8,12 @@ import pytest
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 
 from sracl_dist.columns import KEY, TEXT, VECTOR
+from sracl_dist.embed.encoder import TextEncoder
+from sracl_dist.embed.job import embed_texts, raw_text, text_to_embed
+from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.errors import StorageError
-from sracl_dist.profiles.embed import embed_texts, raw_text, text_to_embed
-from sracl_dist.profiles.encoder import TextEncoder
 from sracl_dist.profiles.models import resolve_model
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
-from sracl_dist.profiles.vectors import load_vectors
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 

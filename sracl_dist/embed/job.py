@@ -8,11 +8,12 @@ from sracl_dist.cluster import connected, map_shards
 from sracl_dist.columns import KEY, TEXT, VECTOR
 from sracl_dist.config import Config
 from sracl_dist.config.sections import EmbedConfig
+from sracl_dist.embed.vectors import FIRST_KEY
 from sracl_dist.errors import StorageError
 from sracl_dist.observe import Progress
 from sracl_dist.profiles.models import resolve_model
+from sracl_dist.profiles.table import read_profiles
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
-from sracl_dist.profiles.vectors import FIRST_KEY
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
@@ -76,23 +77,18 @@ def text_to_embed(raw: str, profile: str | None, kind: str, choice: str) -> str:
 
 def _make_embedder(settings: EmbedConfig, model: str, run: RunFolder) -> Callable[[Shard], pa.Table]:
     """Runs in a worker: load the encoder and the texts once."""
-    from sracl_dist.profiles.encoder import TextEncoder
+    from sracl_dist.embed.encoder import TextEncoder
 
     texts = load_training_texts(run)
-    profiles = {kind: _load_profiles(run, kind) for kind in FIRST_KEY}
     in_windows = settings.long_texts == "windows"
     encoder = TextEncoder(model, settings.max_tokens, settings.batch_rows, in_windows=in_windows)
 
     def embed(shard: Shard) -> pa.Table:
         keys = range(shard.start, shard.stop)
+        profiles = read_profiles(run, shard.kind, shard.start, shard.stop)
         chosen = [
-            text_to_embed(
-                raw_text(texts, shard.kind, key, settings.items_per_user),
-                profiles[shard.kind].get(key),
-                shard.kind,
-                settings.text,
-            )
-            for key in keys
+            text_to_embed(raw_text(texts, shard.kind, key, settings.items_per_user), profile, shard.kind, settings.text)
+            for key, profile in zip(keys, profiles, strict=True)
         ]
         vectors = encoder.encode(chosen)
         numbers = pa.array(vectors.ravel().astype(settings.precision))
@@ -102,11 +98,9 @@ def _make_embedder(settings: EmbedConfig, model: str, run: RunFolder) -> Callabl
     return embed
 
 
-def _load_profiles(run: RunFolder, kind: str) -> dict[int, str]:
-    table = run.stage("profile").read_table(f"{kind}.parquet", [KEY, TEXT])
-    pairs = zip(table[KEY].to_pylist(), table[TEXT].to_pylist(), strict=True)
-    return {key: text for key, text in pairs if text}
-
-
 def _count_profiles(run: RunFolder) -> dict[str, int]:
-    return {f"num_{kind}_with_profile": len(_load_profiles(run, kind)) for kind in FIRST_KEY}
+    folder = run.stage("profile")
+    tables = {kind: folder.read_table(f"{kind}.parquet", [TEXT]) for kind in FIRST_KEY}
+    return {
+        f"num_{kind}_with_profile": sum(1 for text in table[TEXT].to_pylist() if text) for kind, table in tables.items()
+    }

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from sracl_dist.embed.encoder import TextEncoder
 from sracl_dist.errors import SetupError
-from sracl_dist.profiles.encoder import TextEncoder
 from sracl_dist.profiles.models import resolve_model
 
 
