@@ -47,8 +47,10 @@ class Sizes:
     num_users: int
     num_places: int
     """Items of all users together."""
-    vector_width: int = 0
-    """Width P of the vectors; 0 where none is read."""
+    item_vector_width: int = 0
+    """Width P of the vectors of items; 0 where none is read."""
+    user_vector_width: int = 0
+    """That of the vectors of users."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,20 +101,23 @@ class Estimate:
 
 def sizes_of(config: Config, run: RunFolder, sequences: Sequences) -> Sizes:
     """Sizes of a run whose tables are there."""
-    width = 0
-    kinds = (("items/", config.model.item_text), ("users/", "cross_sequence" in config.objectives.terms))
-    for kind, is_read in kinds:
-        folder = run.stage("embed")
-        names = [name for name in folder.files(kind) if name.endswith(".parquet")]
-        if is_read and names:
-            schema = pq.read_schema(folder.path(names[0]), filesystem=folder.filesystem)
-            width = schema.field(VECTOR).type.list_size
     return Sizes(
         num_items=sequences.num_items,
         num_users=sequences.num_users,
         num_places=len(sequences.items),
-        vector_width=width,
+        item_vector_width=_vector_width(run, "items/") if config.model.item_text else 0,
+        user_vector_width=_vector_width(run, "users/") if "cross_sequence" in config.objectives.terms else 0,
     )
+
+
+def _vector_width(run: RunFolder, kind: str) -> int:
+    folder = run.stage("embed")
+    names = [name for name in folder.files(kind) if name.endswith(".parquet")]
+    if not names:
+        return 0
+    schema = pq.read_schema(folder.path(names[0]), filesystem=folder.filesystem)
+    width: int = schema.field(VECTOR).type.list_size
+    return width
 
 
 def estimate(config: Config, sizes: Sizes, *, on_gpu: bool) -> Estimate:
@@ -184,7 +189,7 @@ def _table(config: Config, sizes: Sizes) -> list[Part]:
         parts.append(Part(name="ages of the embeddings", num_bytes=INT * num, mend=mend))
         return parts  # and text vectors stay in their file
     if config.model.item_text:
-        text_bytes = FLOAT * num * sizes.vector_width
+        text_bytes = FLOAT * num * sizes.item_vector_width
         parts.append(Part(name="text vectors of items", num_bytes=text_bytes, mend=mend))
     return parts
 
@@ -211,8 +216,8 @@ def _file_bytes(config: Config, sizes: Sizes) -> int:
     """Size of the mapped files."""
     user_bytes = LONG + 2 * INT
     if "cross_sequence" in config.objectives.terms:
-        user_bytes += INT * config.neighbours.num_neighbours + FLOAT * sizes.vector_width
-    item_bytes = FLOAT * sizes.vector_width * config.model.item_text
+        user_bytes += INT * config.neighbours.num_neighbours + FLOAT * sizes.user_vector_width
+    item_bytes = FLOAT * sizes.item_vector_width * config.model.item_text
     return INT * sizes.num_places + user_bytes * sizes.num_users + item_bytes * (sizes.num_items + 1)
 
 
@@ -226,7 +231,7 @@ def _users(config: Config, sizes: Sizes, *, on_gpu: bool) -> list[Part]:
         tables, mend = INT * num * settings.num_neighbours, "set a smaller objectives.cross_sequence.num_neighbours"
         parts.append(Part(name="neighbours of users", num_bytes=tables, mend=mend))
     if on_gpu:
-        vectors, mend = FLOAT * num * sizes.vector_width, "use a text encoder with shorter vectors"
+        vectors, mend = FLOAT * num * sizes.user_vector_width, "use a text encoder with shorter vectors"
         parts.append(Part(name="vectors of users", num_bytes=vectors, mend=mend))
     return parts
 
@@ -289,7 +294,7 @@ def _validation(config: Config, sizes: Sizes, *, on_gpu: bool) -> list[Part]:
     if model.item_text:
         # Vectors that lie in a file are added piece by piece; others at once, to a sum that is a third table.
         is_by_pieces = config.objectives.next_item.softmax == "sampled"
-        piece = min(ITEMS_PER_PIECE, num_rows) * (sizes.vector_width + model.width) * is_by_pieces
+        piece = min(ITEMS_PER_PIECE, num_rows) * (sizes.item_vector_width + model.width) * is_by_pieces
         num_bytes = FLOAT * ((1 if is_by_pieces else 3) * num_rows * model.width + piece)
         parts.append(Part(name="finished representations of items", num_bytes=num_bytes, mend=_table_mend(config)))
     return parts

@@ -22,7 +22,9 @@ from sracl_dist.train.loop import make_trainer
 from sracl_dist.train.worker import Worker
 
 SAMPLED = "objectives.next_item.softmax=sampled"
-LARGE = Sizes(num_items=3_000_000, num_users=1_000_000, num_places=10_000_000, vector_width=384)
+LARGE = Sizes(
+    num_items=3_000_000, num_users=1_000_000, num_places=10_000_000, item_vector_width=384, user_vector_width=384
+)
 
 
 FEW = ("model.width=2", "model.num_heads=1", "objectives.cross_sequence.neighbours=random")
@@ -44,7 +46,13 @@ def test_lasting_parts_are_the_tensors_that_are_there(tmp_path: Path, softmax: s
     overrides = ("objectives.terms=[next_item,cross_sequence]", f"objectives.next_item.softmax={softmax}")
     config = make_config(tmp_path, *overrides, f"model.item_text={item_text}", "neighbours.num_neighbours=4")
     sizes = sizes_of(config, run, sequences)
-    assert sizes == Sizes(num_items=48, num_users=50, num_places=len(sequences.items), vector_width=8)
+    assert sizes == Sizes(
+        num_items=48,
+        num_users=50,
+        num_places=len(sequences.items),
+        item_vector_width=8 * item_text,
+        user_vector_width=8,
+    )
     need = estimate(config, sizes, on_gpu=False)
     trainer = make_trainer(config, sequences, tables_of(run, sequences), Worker())
     for parameter in trainer.model.parameters():
@@ -125,7 +133,7 @@ def test_on_a_gpu_tables_are_there_and_the_log_is_not() -> None:
 
 def test_the_bank_is_once_on_each_machine_but_on_every_gpu() -> None:
     cross = "objectives.terms=[next_item,cross_sequence]"
-    sizes = Sizes(num_items=1_000, num_users=50_000_000, num_places=10**9, vector_width=384)
+    sizes = Sizes(num_items=1_000, num_users=50_000_000, num_places=10**9, item_vector_width=384, user_vector_width=384)
     need, on_gpu = (estimate(config_of(SAMPLED, cross), sizes, on_gpu=there) for there in (False, True))
     bank, vectors = 50_000_000 * (4 * 64 + 1), 50_000_000 * 4 * 384
     assert [part.num_bytes for part in need.machine] == [bank]
@@ -159,7 +167,9 @@ def test_what_does_not_fit_is_refused_with_the_largest_part_and_its_mend() -> No
     ],
 )
 def test_the_mend_is_that_of_the_largest_part(overrides: tuple[str, ...], mend: str) -> None:
-    sizes = Sizes(num_items=3_000_000, num_users=50_000_000, num_places=500_000_000, vector_width=384)
+    sizes = Sizes(
+        num_items=3_000_000, num_users=50_000_000, num_places=500_000_000, item_vector_width=384, user_vector_width=384
+    )
     need = estimate(config_of(*overrides), sizes, on_gpu=False)
     parts = tuple(part for part in need.host if part.name != "the log")
     with pytest.raises(StageError, match=mend):
@@ -176,4 +186,5 @@ def test_the_gpu_is_one_workers_own() -> None:
 
 def test_vectors_that_are_not_read_have_no_width(tmp_path: Path) -> None:
     sequences = make_sequences(5)
-    assert sizes_of(config_of(), RunFolder(str(tmp_path)), sequences).vector_width == 0
+    sizes = sizes_of(config_of(), RunFolder(str(tmp_path)), sequences)
+    assert (sizes.item_vector_width, sizes.user_vector_width) == (0, 0)
