@@ -11,9 +11,10 @@ from itertools import chain
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
-from sracl_dist.columns import ITEM_ID, TIME, USER_ID
+from sracl_dist.columns import ITEM_ID, TEXT, TIME, USER_ID
 from sracl_dist.data.files import reading_errors
 from sracl_dist.data.lines import TOO_LONG, whole_lines
 from sracl_dist.data.rejects import BROKEN_QUOTE, LINE_TOO_LONG, UNCLOSED_QUOTE, WRONG_FIELDS
@@ -29,6 +30,7 @@ _STANDS_FOR_SEPARATOR = "\x1f"
 _TOO_LONG = TOO_LONG.decode()
 _TIME = re.compile(r"\s*[+-]?[.\d][-+.:/\d\sTZUCGMeE]*")
 """Like a time, which no name of a column is."""
+_QUOTED = r'^"((?:[^"]|"")*)"$'
 _MAY_BE_TIME = re.compile(r"(?i)\s*(?:[+-]?[.\d].*|nan|nat|null|none|\\n)\s*")
 """Like a time, or what stands for a missing one, in a line that may be a row."""
 csv.field_size_limit(16 << 20)  # more than a block and what is left of the one before
@@ -82,22 +84,29 @@ def _fields(line: str, separator: str) -> list[str]:
     return line.rstrip("\r\n").split(separator)
 
 
+def _unquoted(texts: pa.Array) -> pa.Array:
+    """Texts without the quotes that a program has put around them, as some do although no separator needs them."""
+    is_quoted = pc.match_substring_regex(texts, _QUOTED).fill_null(False)
+    inner = pc.replace_substring(pc.replace_substring_regex(texts.filter(is_quoted), _QUOTED, r"\1"), '""', '"')
+    return pc.replace_with_mask(texts, is_quoted, inner)
+
+
 class _Parser:
     """Turns lines of one file into rows."""
 
     def __init__(self, reading: Reading, header: list[str], separator: str) -> None:
         self._reading, self._separator, self._num_columns = reading, separator, len(header)
-        format_key = reading.setting.replace("columns", "format")
         missing = [column for column in reading.columns.values() if column not in header]
         hint = ""
         if missing and not reading.format.header:
             if any(_TIME.fullmatch(name) for name in header):
                 raise InputError(
                     f"{reading.file} has no column {missing[0]!r} and no header line (it begins with "
-                    f"{separator.join(header)[:200]!r}); name all its columns in order in {format_key}.header."
+                    f"{separator.join(header)[:200]!r}); name all its columns in order in "
+                    f"{reading.format_setting}.header."
                 )
             if len(missing) == len(reading.columns):
-                hint = f"; if its first line is a row, name the columns in {format_key}.header instead"
+                hint = f"; if its first line is a row, name the columns in {reading.format_setting}.header instead"
         self._positions = {name: reading.place(name, header, hint) for name in reading.columns}
         self._is_quoted = _is_quoted(separator)
 
@@ -112,7 +121,10 @@ class _Parser:
             or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n"))
             or (len(self._separator.encode()) > 1 and _STANDS_FOR_SEPARATOR.encode() in block)
         )
-        return self._with_python(block, is_end=is_end) if needs_python else (self._with_arrow(block), b"")
+        rows, rest = self._with_python(block, is_end=is_end) if needs_python else (self._with_arrow(block), b"")
+        if TEXT in rows.columns and not self._is_quoted:
+            rows.columns[TEXT] = _unquoted(rows.columns[TEXT])
+        return rows, rest
 
     def _with_arrow(self, block: bytes) -> Rows:
         """Rows of a block without quoted fields."""
@@ -194,12 +206,13 @@ class _Parser:
         for fields in (_fields(plain, self._separator), plain.replace('"', "").split(self._separator)):
             if len(fields) == self._num_columns:
                 values = {name: fields[position].strip('"') for name, position in self._positions.items()}
-                if USER_ID not in values:  # of item texts, in which a comma within a sentence has a space behind it
-                    is_id = re.fullmatch(r"\S+", values[ITEM_ID]) is not None
+                ids = [values[name] for name in (USER_ID, ITEM_ID) if name in values]
+                if len(ids) == 1:  # of texts, in which a comma within a sentence has a space behind it
+                    is_id = re.fullmatch(r"\S+", ids[0]) is not None
                     return is_id and not any(field.startswith(" ") for field in fields)
                 time = values.get(TIME, "").strip()
                 is_time = _MAY_BE_TIME.fullmatch(time) or (not time and plain.count('"') < 2)
-                return all(values[name].strip() for name in (USER_ID, ITEM_ID)) and bool(is_time)
+                return all(text.strip() for text in ids) and bool(is_time)
         return False
 
     def _reject(self, lines: list[str], reason: str) -> None:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from sracl_dist.columns import CATEGORIES, ITEM_ID, REASON, ROW, TEXT_COLUMNS, VALUE
 from sracl_dist.config.sections import FileFormat, ItemColumns
+from sracl_dist.data.by_id import why_unusable
 from sracl_dist.data.files import DataFile
 from sracl_dist.data.readers import read_rows
-from sracl_dist.data.rejects import BROKEN_ID, EMPTY_ITEM, INVALID_UTF8, NO_INTERACTIONS, REPEATED_ITEM, Rejects
-from sracl_dist.data.rows import INVALID, Reading, Rows
+from sracl_dist.data.rejects import NO_INTERACTIONS, REPEATED_ITEM, Rejects
+from sracl_dist.data.rows import Reading, Rows
 from sracl_dist.errors import InputError, StageError
 from sracl_dist.observe import Progress, say
 
@@ -66,7 +67,6 @@ def read_item_texts(
     flags: tuple[str, ...] = (),
     separator: str = "|",
     max_chars: int = 2000,
-    setting: str = "data.item_columns",
 ) -> ItemTexts:
     """Read the texts of the items with these ids; an item without a row has null in every column.
 
@@ -88,7 +88,8 @@ def read_item_texts(
         reading = Reading(
             file=file,
             wanted=wanted,
-            setting=setting,
+            setting="data.item_columns.{}",
+            format_setting="data.item_format",
             rejects=rejects,
             format=text_format,
             flags=flags,
@@ -123,20 +124,9 @@ def _judged(rows: Rows, item_ids: pa.Array, is_found: NDArray[np.bool_]) -> pl.D
 
     Of the rows of an item only the first one can be used, if it has not been found before.
     """
-    frame = pl.DataFrame({name: pl.from_arrow(values) for name, values in rows.columns.items()})
-    texts = [
-        pl.col(name).list.join("") if isinstance(kind, pl.List) else pl.col(name) for name, kind in frame.schema.items()
-    ]
-    reasons = {
-        INVALID_UTF8: pl.any_horizontal(text.str.contains(INVALID, literal=True) for text in texts),
-        EMPTY_ITEM: pl.col(ITEM_ID).fill_null("").str.strip_chars() == "",
-        BROKEN_ID: pl.col(ITEM_ID).str.contains("\n", literal=True),
-        NO_INTERACTIONS: pl.col(_PLACE).is_null(),
-    }
     place = pl.Series(_PLACE, pc.index_in(rows.columns[ITEM_ID], item_ids), dtype=pl.Int64)
-    frame = frame.with_columns(place, pl.Series(ROW, rows.numbers)).with_columns(
-        pl.coalesce(pl.when(is_bad).then(pl.lit(reason)) for reason, is_bad in reasons.items()).alias(_WHY)
-    )
+    unusable = why_unusable(rows, ITEM_ID, place, NO_INTERACTIONS).alias(_WHY)
+    frame = pl.DataFrame([pl.Series(ITEM_ID, rows.columns[ITEM_ID]), pl.Series(ROW, rows.numbers), place, unusable])
     place = frame.select(pl.when(pl.col(_WHY).is_null()).then(_PLACE)).to_series()
     is_repeated = pl.Series(is_found).gather(place) | ~place.is_first_distinct()
     why = pl.when(place.is_not_null() & is_repeated).then(pl.lit(REPEATED_ITEM)).otherwise(_WHY)

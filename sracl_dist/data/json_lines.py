@@ -4,6 +4,7 @@ import ast
 import codecs
 import functools
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sracl_dist.columns import CATEGORIES, ITEM_ID, TIME
+from sracl_dist.columns import CATEGORIES, ITEM_ID, TIME, VECTOR
 from sracl_dist.data.lines import MARK, MAX_LINE_BYTES, TOO_LONG, whole_lines
 from sracl_dist.data.rejects import LINE_TOO_LONG, NOT_JSON
 from sracl_dist.data.rows import NOT_A_NUMBER, REQUIRED, Reading, Rows, float_texts
@@ -139,7 +140,23 @@ def _column(reading: Reading, name: str, column: str, records: list[dict[str, An
     values = [record.get(column) for record in records]
     if name == CATEGORIES:
         return pa.array([_flat(value, reading.separator) for value in values], pa.list_(pa.string()))
+    if name == VECTOR:
+        return pa.array([_vector(value) for value in values], pa.large_list(pa.float32()))
     return pa.array([_text(value, name) for value in values], pa.string())
+
+
+def _vector(value: Any) -> list[float] | None:
+    """A list of numbers, NaN where one is missing or is none; anything else is no vector."""
+    if not isinstance(value, list | tuple):
+        return None
+    return [_number(part) for part in value]
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if type(value) in (int, float, _Decimal) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
 
 
 def _text(value: Any, name: str) -> str | None:

@@ -1,5 +1,6 @@
 """Reading of a file in whatever format it is: Parquet, batch by batch with only the wanted columns, or text."""
 
+import math
 import re
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sracl_dist.columns import CATEGORIES, TIME
+from sracl_dist.columns import CATEGORIES, TIME, VECTOR
 from sracl_dist.data.delimited import read_delimited
 from sracl_dist.data.files import reading_errors
 from sracl_dist.data.json_lines import read_json
@@ -18,7 +19,6 @@ from sracl_dist.data.lines import marked_utf8, text_blocks
 from sracl_dist.data.rows import REQUIRED, Reading, Rows, float_texts, lists_of, without_nan
 from sracl_dist.errors import InputError
 
-BATCH_ROWS = 1 << 17
 _UUID_BYTES = 16
 _JSON_NAME = re.compile(r"\.(json|jsonl|ndjson)(\.(gz|zst|bz2|xz|lz4))?$", re.IGNORECASE)
 _JSON_ARRAY = re.compile(rb"\s*\[\s*(?:[{\]]|null\b)")
@@ -67,7 +67,9 @@ def _read_parquet(reading: Reading) -> Iterator[Rows]:
             reading.place(name, parquet.schema_arrow.names)
         groups = range(parquet.num_row_groups) if reading.row_groups is None else reading.row_groups
         names = list(reading.columns.values())
-        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=names, use_threads=False):
+        for batch in parquet.iter_batches(
+            reading.batch_rows, row_groups=list(groups), columns=names, use_threads=False
+        ):
             columns = {name: _plain(reading, name, own, batch.column(own)) for name, own in reading.columns.items()}
             first = reading.first_row + reading.num_rows + 1
             reading.count(batch.num_rows)
@@ -76,8 +78,10 @@ def _read_parquet(reading: Reading) -> Iterator[Rows]:
 
 
 def _plain(reading: Reading, name: str, column: str, values: pa.Array) -> pa.Array:
-    """Strings, or for a time also numbers, dates and timestamps, or for categories also a list of strings."""
+    """Strings, or for a time also numbers, dates and timestamps, or for categories or a vector also lists."""
     kind = values.type
+    if name == VECTOR and isinstance(kind, _LISTS):
+        return _vectors(reading, column, values)
     if name not in REQUIRED and isinstance(kind, _LISTS):
         lists = _flat_lists(reading, column, values)
         return lists if name == CATEGORIES else pc.binary_join(lists, " ")
@@ -90,6 +94,20 @@ def _plain(reading: Reading, name: str, column: str, values: pa.Array) -> pa.Arr
             numbers = values.cast(pa.float64())
             return pc.if_else(pc.is_finite(numbers), numbers, None)
     return _texts(reading, column, values)
+
+
+def _vectors(reading: Reading, column: str, values: pa.Array) -> pa.Array:
+    """Lists of numbers as large_list<float>; a missing number is NaN."""
+    kind = values.type.value_type
+    if not (_types.is_floating(kind) or _types.is_integer(kind) or _types.is_decimal(kind)):
+        raise InputError(f"{reading.file} has the column {column!r} of type {values.type}; write lists of numbers.")
+    lists = values.cast(pa.large_list(kind))
+    numbers = lists.values.slice(lists.offsets[0].as_py(), lists.offsets[-1].as_py() - lists.offsets[0].as_py())
+    return pa.LargeListArray.from_arrays(
+        pc.subtract(lists.offsets, lists.offsets[0]),
+        numbers.cast(pa.float32(), safe=False).fill_null(math.nan),
+        mask=lists.is_null(),
+    )
 
 
 def _texts(reading: Reading, column: str, values: pa.Array) -> pa.Array:

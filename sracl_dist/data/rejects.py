@@ -34,6 +34,10 @@ WRONG_RATING = "rating is not a number"
 DUPLICATE = "duplicate of an earlier row"
 NO_INTERACTIONS = "text of an item without interactions"
 REPEATED_ITEM = "text of an item that an earlier row describes"
+UNKNOWN_ID = "id that the log does not have"
+EMPTY_TEXT = "empty text"
+OTHER_TEXT = "another text of an id that an earlier row describes"
+NO_VECTOR = "no vector"
 
 UNREADABLE = (WRONG_FIELDS, UNCLOSED_QUOTE, BROKEN_QUOTE, LINE_TOO_LONG, NOT_JSON, INVALID_UTF8, EMPTY_ITEM, BROKEN_ID)
 """Reasons for which a row of item texts is broken rather than superfluous."""

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sracl_dist.columns import CATEGORIES, ITEM_ID, TIME, USER_ID
+from sracl_dist.columns import CATEGORIES, ITEM_ID, TEXT, TIME, USER_ID, VECTOR
 from sracl_dist.config.sections import FileFormat
 from sracl_dist.data.files import DataFile
 from sracl_dist.data.rejects import Rejects
 from sracl_dist.errors import InputError
 
+BATCH_ROWS = 1 << 17
 REQUIRED = (USER_ID, ITEM_ID, TIME)
 """Columns that hold one value per row; others may hold lists."""
 INVALID = "\U0010ffff"
@@ -30,7 +31,8 @@ class Rows:
 
     columns: dict[str, pa.Array]
     """Arrays by the pipeline's column names: strings with null for a missing value; categories also as lists of
-    strings, and times of Parquet files also as integers, doubles, dates and timestamps."""
+    strings, vectors also as lists of numbers, and times of Parquet files also as integers, doubles, dates and
+    timestamps."""
     numbers: NDArray[np.int64]
     """1-based number of each row in its file; see `Reading.num_rows`. In JSON lines it is the number of the line."""
 
@@ -46,7 +48,9 @@ class Reading:
     wanted: dict[str, str]
     """The file's column name by the pipeline's."""
     setting: str
-    """Configuration key under which the column names stand, data.columns or data.item_columns, for messages."""
+    """Configuration key of a column's name, with {} for the column, such as data.columns.{}; for messages."""
+    format_setting: str
+    """Configuration key of `format`, such as data.format."""
     rejects: Rejects
     format: FileFormat = field(default_factory=FileFormat)
     """How a text file is written."""
@@ -56,6 +60,8 @@ class Reading:
     """What separates categories within one string."""
     row_groups: range | None = None
     """Row groups of a Parquet file to read; None reads all."""
+    batch_rows: int = BATCH_ROWS
+    """Rows of a Parquet file that are read at a time."""
     first_row: int = 0
     """Rows of the file before those."""
     num_rows: int = 0
@@ -92,10 +98,10 @@ class Reading:
             raise InputError(f"{self.file} has the column {column!r} {len(found)} times; rename all but one.")
         if not found:
             shown = ", ".join(there[:20]) or "none"
-            fix = "to the right name" if name in (USER_ID, ITEM_ID) else "to the right name, or to null to do without"
-            raise InputError(
-                f"{self.file} has no column {column!r} (it has: {shown}); set {self.setting}.{name} {fix}{hint}."
-            )
+            is_needed = name in (USER_ID, ITEM_ID, TEXT, VECTOR)
+            fix = "to the right name" if is_needed else "to the right name, or to null to do without"
+            setting = self.setting.format(name)
+            raise InputError(f"{self.file} has no column {column!r} (it has: {shown}); set {setting} {fix}{hint}.")
         return found[0]
 
 

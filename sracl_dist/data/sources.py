@@ -1,6 +1,7 @@
 """Where the log comes from: the user's own files, or a public set found on this machine or fetched."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -68,15 +69,17 @@ def file_facts(config: Config) -> dict[str, str]:
         names = {name for layout in public.layouts for name in layout.names}
         paths = [path for name in sorted(names) if (path := _find(name, folder)) is not None]
     else:
-        try:
-            files = [
-                *find_files(data.interactions, "data.interactions"),
-                *find_files(data.item_texts, "data.item_texts"),
-            ]
-        except InputError:
-            return {}
-        return {masked(file.location): file.fact for file in files}
+        return facts_of({"data.interactions": data.interactions, "data.item_texts": data.item_texts})
     return {masked(str(path)): f"{path.stat().st_size}/{path.stat().st_mtime_ns}" for path in paths if path.exists()}
+
+
+def facts_of(patterns: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Size and time of the files that the patterns of each setting stand for; none where one is missing."""
+    try:
+        files = [file for setting, several in patterns.items() for file in find_files(several, setting)]
+    except InputError:
+        return {}
+    return {masked(file.location): file.fact for file in files}
 
 
 def _refuse_ignored_settings(data: DataConfig) -> None:

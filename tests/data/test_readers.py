@@ -35,8 +35,8 @@ QUOTE, FIELDS, JSON = "inside an unclosed quote", "wrong number of fields", "not
 def read(path, wanted=WANTED, *, flags=(), **how):
     """Rows with their numbers, and the rejects as tuples."""
     (file,) = find_files([str(path)], "data.interactions")
-    how = {"format": FileFormat(**how), "flags": flags}
-    reading = Reading(file=file, wanted=wanted, setting="data.columns", rejects=Rejects(), **how)
+    how = {"format": FileFormat(**how), "flags": flags, "setting": "data.columns.{}", "format_setting": "data.format"}
+    reading = Reading(file=file, wanted=wanted, rejects=Rejects(), **how)
     found = []
     for rows in read_rows(reading):
         found += list(zip(rows.numbers.tolist(), *(rows.columns[name].to_pylist() for name in wanted), strict=True))
