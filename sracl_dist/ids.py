@@ -42,10 +42,14 @@ class IdMap:
             ids = pa.array(ids, pa.string())
         ids = ids.cast(pa.large_string())
         self._ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        self._first, self._noun = first, noun
+        self.first, self._noun = first, noun
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def all(self) -> pa.Array:
+        """[N] the external ids in the order of the dense ones, as large strings."""
+        return self._ids
 
     def dense(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Dense ids in the order asked for.
@@ -72,7 +76,7 @@ class IdMap:
         places = np.full(len(distinct), -1, dtype=np.int64)
         places[found.drop_null().to_numpy()] = np.flatnonzero(found.is_valid())
         dense = places[pc.index_in(asked, distinct).to_numpy()]
-        return dense[dense >= 0] + self._first, distinct.filter(pa.array(places < 0)).to_pylist()
+        return dense[dense >= 0] + self.first, distinct.filter(pa.array(places < 0)).to_pylist()
 
     def external(self, dense: Sequence[int] | NDArray[np.integer]) -> pa.Array:
         """External ids in the order asked for, as strings.
@@ -83,12 +87,12 @@ class IdMap:
         Raises:
             InputError: one is out of range, as PAD is among items.
         """
-        places = np.asarray(dense, dtype=np.int64) - self._first
+        places = np.asarray(dense, dtype=np.int64) - self.first
         outside = (places < 0) | (places >= len(self))
         if outside.any():
             raise InputError(
-                f"The dense {self._noun} id {int(places[outside][0]) + self._first} is outside of {self._first}.."
-                f"{self._first + len(self) - 1}; use the tables of one run together."
+                f"The dense {self._noun} id {int(places[outside][0]) + self.first} is outside of {self.first}.."
+                f"{self.first + len(self) - 1}; use the tables of one run together."
             )
         return self._ids.take(pa.array(places)).cast(pa.string())
 

@@ -88,7 +88,7 @@ STAGES = {
             function="sracl_dist.profiles.generate:generate_profiles",
             settings=("profile",),
             inputs=("prepare",),
-            external="sracl_dist.profiles.prompts:template_facts",
+            external="sracl_dist.profiles.facts:profile_facts",
             keep=("generated/",),
             version=3,  # the tables tell the flaws of the answers
         ),
@@ -98,6 +98,7 @@ STAGES = {
             function="sracl_dist.embed.job:embed_texts",
             settings=("embed",),
             inputs=("prepare", "profile"),
+            external="sracl_dist.embed.facts:vector_facts",
         ),
         Stage(
             name="neighbours",

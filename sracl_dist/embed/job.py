@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from sracl_dist.cluster import connected, map_shards
-from sracl_dist.columns import KEY, TEXT, VECTOR
+from sracl_dist.columns import TEXT
 from sracl_dist.config import Config
 from sracl_dist.config.sections import EmbedConfig
-from sracl_dist.embed.vectors import FIRST_KEY
+from sracl_dist.embed.from_file import take_vectors
+from sracl_dist.embed.vectors import FIRST_KEY, vectors_table
 from sracl_dist.errors import StorageError
 from sracl_dist.observe import Progress
 from sracl_dist.profiles.models import resolve_model
@@ -20,7 +21,11 @@ from sracl_dist.stages import StageResult
 
 
 def embed_texts(config: Config, run: RunFolder) -> StageResult:
-    """Write the shards below `items/` and `users/` with the columns key and vector."""
+    """Write the shards below `items/` and `users/` with the columns key and vector.
+
+    Raises:
+        InputError: finished vectors cannot be taken from the files of embed.items or embed.users.
+    """
     folder, settings = run.stage("embed"), config.embed
     prepared = run.stage("prepare").manifest()
     if prepared is None:
@@ -32,8 +37,9 @@ def embed_texts(config: Config, run: RunFolder) -> StageResult:
         for shard in plan_shards(kind, first, num_rows[kind], settings.shard_rows)
     ]
     pending = pending_shards(folder, plan)
-    total = sum(num_rows.values())
-    model = resolve_model(settings.model)
+    taken = take_vectors(config, run, pending)
+    pending = [shard for shard in pending if shard.kind not in taken.kinds]
+    total = sum(num for kind, num in num_rows.items() if kind not in taken.kinds)
     progress = Progress("embed: texts", total, done=total - sum(shard.num_rows for shard in pending))
 
     def commit(shard: Shard, table: pa.Table) -> None:
@@ -44,7 +50,7 @@ def embed_texts(config: Config, run: RunFolder) -> StageResult:
         with connected(config.cluster) as cluster:
             map_shards(
                 _make_embedder,
-                (settings, model, run),
+                (settings, resolve_model(settings.model), run),
                 pending,
                 commit,
                 num_workers=settings.num_workers,
@@ -52,7 +58,7 @@ def embed_texts(config: Config, run: RunFolder) -> StageResult:
                 gpus_per_worker=1 if cluster.num_gpus else 0,
             )
     progress.close()
-    return StageResult(rows=num_rows, details=_count_profiles(run))
+    return StageResult(rows=num_rows, details=_count_profiles(run) | taken.details, summary=taken.summary)
 
 
 def raw_text(texts: TrainingTexts, kind: str, key: int, items_per_user: int) -> str:
@@ -91,9 +97,7 @@ def _make_embedder(settings: EmbedConfig, model: str, run: RunFolder) -> Callabl
             for key, profile in zip(keys, profiles, strict=True)
         ]
         vectors = encoder.encode(chosen)
-        numbers = pa.array(vectors.ravel().astype(settings.precision))
-        column = pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])
-        return pa.table({KEY: pa.array(keys, pa.int64()), VECTOR: column})
+        return vectors_table(shard, vectors, settings.precision)
 
     return embed
 

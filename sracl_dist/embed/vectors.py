@@ -1,4 +1,4 @@
-"""The vectors that embed wrote, whole or by ranges of keys, so that a reader holds no more than it needs."""
+"""The vectors of embed: a shard as it is written, and all as they are read, whole or by ranges of keys."""
 
 from collections.abc import Iterator
 
@@ -12,6 +12,12 @@ from sracl_dist.run_folder import RunFolder
 from sracl_dist.shards import Shard, committed_shards
 
 FIRST_KEY = {"items": 1, "users": 0}
+
+
+def vectors_table(shard: Shard, vectors: NDArray[np.float32], precision: str) -> pa.Table:
+    """The table of a shard, whose vectors are [num_rows, d]."""
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel().astype(precision)), vectors.shape[1])
+    return pa.table({KEY: pa.array(range(shard.start, shard.stop), pa.int64()), VECTOR: column})
 
 
 class VectorShards:

@@ -30,11 +30,13 @@ from sracl_dist.observe import say
 from sracl_dist.profiles import quality
 from sracl_dist.profiles.asking import answer_all, started_engine
 from sracl_dist.profiles.estimate import shown_prompt
+from sracl_dist.profiles.from_file import take_profiles
 from sracl_dist.profiles.language_model import model_and_tokenizer
 from sracl_dist.profiles.plan import Plan, make_plan
 from sracl_dist.profiles.prompts import load_template
 from sracl_dist.profiles.rate import rate_name
 from sracl_dist.profiles.store import AnswerStore
+from sracl_dist.profiles.table import write_profiles
 from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import StageResult
@@ -46,8 +48,11 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
     Raises:
         StageError: more than `profile.max_failed_share` of the prompts have no answer, or the engine stalls.
         SetupError: the model, vLLM or the endpoint cannot be used.
+        InputError: finished profiles cannot be taken from the files.
     """
     folder, settings = run.stage("profile"), config.profile
+    if settings.engine == "file":
+        return take_profiles(config, run)
     off_format = _off_format(settings)
     store = AnswerStore(folder, off_format)
     model, tokenizer = model_and_tokenizer(settings)
@@ -63,7 +68,7 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
     tables = {kind: join_answers(rows, best, settings.model, off_format) for kind, rows in plan.rows.items()}
     refuse_failures(tables.values(), settings.max_failed_share)
     for kind, table in tables.items():
-        folder.write_table(f"{kind}.parquet", table)
+        write_profiles(folder, kind, table)
     details = {
         "num_generated": len(plan.to_ask),
         "num_retried": num_retried,
@@ -88,6 +93,9 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
 def estimate_profiles(config: Config, run: RunFolder) -> None:
     """Say what the stage would ask and what it would cost, and show three prompts; nothing is asked or written."""
     settings = config.profile
+    if settings.engine == "file":
+        say("profile: profiles are taken from profile.files and nobody is asked; leave out --dry-run to take them")
+        return
     _, tokenizer = model_and_tokenizer(settings)
     store = AnswerStore(run.stage("profile"), _off_format(settings))
     plan = make_plan(settings, load_training_texts(run), tokenizer, store)

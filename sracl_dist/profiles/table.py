@@ -1,9 +1,15 @@
-"""The profiles that the stage profile wrote, by ranges of keys, so that a reader holds no more than it needs."""
+"""The tables of profiles: written by the stage profile, read by ranges of keys so that no reader holds all of them."""
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sracl_dist.columns import KEY, TEXT
-from sracl_dist.run_folder import RunFolder
+from sracl_dist.run_folder import RunFolder, StageFolder
+
+
+def write_profiles(folder: StageFolder, kind: str, table: pa.Table) -> None:
+    """Write the profiles of a kind (`items` or `users`), one row per profiled key."""
+    folder.write_table(f"{kind}.parquet", table)
 
 
 def read_profiles(run: RunFolder, kind: str, start: int, stop: int) -> list[str | None]:

@@ -1,10 +1,10 @@
-"""Sample profiles: what the language model wrote, beside what it wrote about."""
+"""Sample profiles: what was written, beside what it was written about."""
 
 from typing import Any
 
 import numpy as np
 
-from sracl_dist.columns import ERROR, FINISH_REASON, KEY, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, TEXT
+from sracl_dist.columns import ERROR, FINISH_REASON, KEY, MODEL, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, TEXT
 from sracl_dist.report.elements import TITLE_CHARS, Card, Group, Line, Section, clipped, count, details_table
 from sracl_dist.report.lookups import ITEMS_TABLE, USERS_TABLE, Source, rows_where, spread
 
@@ -35,10 +35,16 @@ def profiles_section(source: Source) -> Section:
     return Section(
         anchor="profiles",
         title="Sample profiles",
-        introduction="A language model wrote these from training interactions only. The samples run from the most "
+        introduction=f"{_origin(source)} The samples run from the most "
         "frequent profiled item to the rarest, and from the longest profiled history to the shortest.",
         groups=groups,
     )
+
+
+def _origin(source: Source) -> str:
+    if source.config.profile.engine == "file":
+        return "These were written elsewhere and taken from files; what their authors saw is not known here."
+    return "A language model wrote these from training interactions only."
 
 
 def _sample(source: Source, table: str, counts: np.ndarray) -> dict[int, dict[str, Any]]:
@@ -48,7 +54,7 @@ def _sample(source: Source, table: str, counts: np.ndarray) -> dict[int, dict[st
         return {}
     keys = folder.read_table(table, [KEY])[KEY].to_numpy()
     chosen = spread(keys, counts[keys], source.config.report.num_samples)
-    columns = [KEY, TEXT, FINISH_REASON, NUM_PROMPT_TOKENS, NUM_OUTPUT_TOKENS, ERROR]
+    columns = [KEY, TEXT, FINISH_REASON, NUM_PROMPT_TOKENS, NUM_OUTPUT_TOKENS, MODEL, ERROR]
     rows = {row[KEY]: row for row in rows_where(folder, [table], KEY, chosen, columns)}
     return {key: rows[key] for key in chosen}
 
@@ -76,5 +82,7 @@ def _text(row: dict[str, Any]) -> str:
 def _note(row: dict[str, Any]) -> str:
     if not row[TEXT]:
         return f"No profile: {clipped(row[ERROR] or 'the answer was empty', TITLE_CHARS)}."
+    if row[NUM_PROMPT_TOKENS] is None:
+        return f"from {clipped(row[MODEL], TITLE_CHARS)}"
     ending = ", cut at the limit" if row[FINISH_REASON] == "length" else ""
     return f"{count(row[NUM_PROMPT_TOKENS])} tokens read, {count(row[NUM_OUTPUT_TOKENS])} written{ending}"

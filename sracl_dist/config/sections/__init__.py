@@ -22,7 +22,7 @@ from sracl_dist.config.sections.objectives import (
     SynthesisKind,
 )
 from sracl_dist.config.sections.outputs import EvaluateConfig, RecommendConfig, ReportConfig
-from sracl_dist.config.sections.profile import ProfileConfig
+from sracl_dist.config.sections.profile import ProfileConfig, ProfileFilesConfig
 from sracl_dist.config.sections.run import ClusterConfig, RunConfig
 from sracl_dist.config.sections.train import Protocol, TrainConfig
 from sracl_dist.config.sections.tune import TuneConfig
@@ -49,6 +49,7 @@ __all__ = [
     "NextItemConfig",
     "ObjectivesConfig",
     "ProfileConfig",
+    "ProfileFilesConfig",
     "Protocol",
     "RandomViewsConfig",
     "RecommendConfig",

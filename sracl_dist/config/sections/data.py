@@ -51,7 +51,8 @@ class FileFormat:
     """utf-8, utf-16, latin-1 or another one that Python knows; null finds it."""
 
 
-def _check_format(key: str, layout: FileFormat) -> None:
+def check_format(key: str, layout: FileFormat) -> None:
+    """Raise ValueError for an impossible value; `key` is that of the section."""
     separator, header, encoding = layout.separator, layout.header, layout.encoding
     is_separator = separator is None or (bool(separator) and not set(separator) & set('"\r\n'))
     require(is_separator, f"{key}.separator", separator, "use one or more characters, but no quote or line break")
@@ -125,8 +126,8 @@ class DataConfig:
             value = getattr(self, name)
             require(0 < value < 0.5, f"data.{name}", value, "use a share above 0 and below 0.5")
         require(0 <= self.max_reject_share <= 1, "data.max_reject_share", self.max_reject_share, "use 0 to 1")
-        _check_format("data.format", self.format)
-        _check_format("data.item_format", self.item_format)
+        check_format("data.format", self.format)
+        check_format("data.item_format", self.item_format)
         separator = self.category_separator
         require(bool(separator), "data.category_separator", separator, "quote it in YAML, for example '|'")
         files = self.source == "files"

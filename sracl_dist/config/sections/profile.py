@@ -3,20 +3,46 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sracl_dist.config.sections.data import FileFormat, check_format
 from sracl_dist.config.sections.endpoint import EndpointConfig
 from sracl_dist.config.sections.fields import neutral, require
+
+
+@dataclass(kw_only=True)
+class ProfileFilesConfig:
+    """profile.engine=file: profiles that were written elsewhere, one row per item or user; docs/models.md."""
+
+    items: list[str] = field(default_factory=list)
+    """Files or patterns with profiles of items: delimited text, JSON, Parquet; here or in s3:// and gs://."""
+    users: list[str] = field(default_factory=list)
+    """Files or patterns with profiles of users, as above."""
+    item_id_column: str = "item_id"
+    """Column with the item's id."""
+    user_id_column: str = "user_id"
+    """Column with the user's id."""
+    text_column: str = "text"
+    """Column with the profile, which is cleaned and cut to data.max_text_chars like an item text."""
+    format: FileFormat = field(default_factory=FileFormat)
+    """How text files of both are written."""
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible value."""
+        check_format("profile.files.format", self.format)
 
 
 @dataclass(kw_only=True)
 class ProfileConfig:
     """profile: a language model describes every item and every user, from training interactions only."""
 
-    engine: Literal["vllm", "endpoint"] = "vllm"
-    """Who answers: vllm runs the model on this cluster, endpoint asks the server at profile.endpoint.url."""
+    engine: Literal["vllm", "endpoint", "file"] = "vllm"
+    """Who answers: vllm runs the model on this cluster, endpoint asks the server at profile.endpoint.url; file asks
+    nobody and takes finished profiles from profile.files."""
     model: str = "package:smollm2-135m-instruct"
     """Hugging Face id, local folder, or `package:` and a name of docs/models.md; for an endpoint its name there."""
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     """Where and how an endpoint is asked."""
+    files: ProfileFilesConfig = field(default_factory=ProfileFilesConfig)
+    """Where finished profiles are."""
     item_template: str | None = None
     """File with the item prompt; null takes sracl_dist/profiles/templates/item.txt."""
     user_template: str | None = None
@@ -72,6 +98,8 @@ class ProfileConfig:
         for name in ("max_items", "max_users"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"profile.{name}", value, "use 0 or more, or null for all")
+            is_used = value is None or self.engine != "file"
+            require(is_used, f"profile.{name}", value, "use null with profile.engine=file, and shorter files")
         for name in (
             "items_per_history",
             "items_per_user",

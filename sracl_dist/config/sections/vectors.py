@@ -1,8 +1,9 @@
 """From texts to vectors, and from vectors to neighbours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from sracl_dist.config.sections.data import FileFormat, check_format
 from sracl_dist.config.sections.fields import neutral, require
 
 
@@ -29,12 +30,26 @@ class EmbedConfig:
     """Texts encoded at a time."""
     num_workers: int = neutral(1)
     """Encoders that run side by side, one GPU each where the cluster has GPUs."""
+    items: list[str] = field(default_factory=list)
+    """Files or patterns with finished vectors of all items, which are taken instead of encoding: delimited text, JSON,
+    Parquet; here or in s3:// and gs://. Empty: items are encoded."""
+    users: list[str] = field(default_factory=list)
+    """Files or patterns with finished vectors of all users, which may have another width; empty: users are encoded."""
+    item_id_column: str = "item_id"
+    """Column with the item's id in `items`."""
+    user_id_column: str = "user_id"
+    """Column with the user's id in `users`."""
+    vector_column: str = "vector"
+    """Column with the vector in both: a list of numbers, in delimited text within one field."""
+    format: FileFormat = field(default_factory=FileFormat)
+    """How text files of `items` and `users` are written."""
 
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         for name in ("items_per_user", "shard_rows", "batch_rows", "num_workers"):
             require(getattr(self, name) >= 1, f"embed.{name}", getattr(self, name), "use 1 or more")
         require(self.max_tokens >= 8, "embed.max_tokens", self.max_tokens, "use 8 or more")
+        check_format("embed.format", self.format)
 
 
 @dataclass(kw_only=True)

@@ -36,6 +36,14 @@ class Config:
         """Raise ValueError for settings that do not go together."""
         learned = not (self.model.repeat_bias and self.objectives.next_item.softmax == "sampled")
         require(learned, "model.repeat_bias", True, "use false with objectives.next_item.softmax=sampled")
+        files, embed = self.profile.files, self.embed
+        needs_texts = self.profile.engine == "file" and embed.text != "raw" and not (embed.items and embed.users)
+        require(
+            bool(files.items or files.users) or not needs_texts,
+            "profile.files",
+            "without items and users",
+            "name files with profile.engine=file, or set embed.text=raw",
+        )
         num_parts = self.train.accumulate_steps
         at_once = num_parts == 1 or self.objectives.next_item.softmax == "full"
         require(at_once, "train.accumulate_steps", num_parts, "use 1 with objectives.next_item.softmax=sampled")

@@ -1,0 +1,172 @@
+"""profile.engine=file: profiles that were written elsewhere, taken from files by id; no model is loaded."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sracl_dist.columns import (
+    ERROR,
+    FINISH_REASON,
+    FLAWS,
+    ITEM_ID,
+    KEY,
+    MODEL,
+    NUM_OUTPUT_TOKENS,
+    NUM_PROMPT_TOKENS,
+    PROMPT_HASH,
+    TEXT,
+    USER_ID,
+)
+from sracl_dist.config import Config
+from sracl_dist.config.sections import ProfileFilesConfig
+from sracl_dist.data.by_id import FilesById, IdPlaces, KnownRows, ReadById, known_rows, refuse_unknown, reject
+from sracl_dist.data.item_texts import clean_texts
+from sracl_dist.data.rejects import EMPTY_TEXT, OTHER_TEXT, SCHEMA
+from sracl_dist.ids import IdMap, load_item_ids, load_user_ids
+from sracl_dist.profiles.table import write_profiles
+from sracl_dist.run_folder import RunFolder
+from sracl_dist.secrets import masked
+from sracl_dist.stages import StageResult
+
+PROFILES = pa.schema(
+    [
+        (KEY, pa.int64()),
+        (PROMPT_HASH, pa.string()),
+        (TEXT, pa.string()),
+        (FINISH_REASON, pa.string()),
+        (NUM_PROMPT_TOKENS, pa.int32()),
+        (NUM_OUTPUT_TOKENS, pa.int32()),
+        (MODEL, pa.string()),
+        (FLAWS, pa.list_(pa.string())),
+        (ERROR, pa.string()),
+    ]
+)
+"""The columns of a model's profiles; what only a model can tell is null, and `model` is the file's name."""
+REJECTS = "rejects.parquet"
+_TABLE_ROWS = 1 << 16
+"""Rows of the table put together at a time; with texts of any length they fit Arrow's strings."""
+
+
+def take_profiles(config: Config, run: RunFolder) -> StageResult:
+    """Write the tables of profiles out of the files, one row per item or user that has one, and `rejects.parquet`.
+
+    Rows of unknown ids, without a text, and with another text of an id than its first are rejected and counted.
+
+    Raises:
+        InputError: a file is missing or damaged or lacks a column, or holds no profile of anybody in the log.
+    """
+    folder, files = run.stage("profile"), config.profile.files
+    rows: dict[str, int] = {}
+    details: dict[str, Any] = {}
+    summary, rejects = [], [SCHEMA.empty_table()]
+    for kind, ids in (("items", load_item_ids), ("users", load_user_ids)):
+        texts = _Texts(ids(run), config.data.max_text_chars)
+        source = _files(files, kind)
+        if source.patterns:
+            texts.read(source, kind)
+        write_profiles(folder, kind, texts.table())
+        rejects.append(texts.found.rejects.table())
+        rows[kind], details[kind] = texts.num_found, texts.counts()
+        summary.append(_summary(kind, details[kind]))
+    folder.write_table(REJECTS, pa.concat_tables(rejects))
+    return StageResult(rows=rows, details=details, summary=summary)
+
+
+def _files(files: ProfileFilesConfig, kind: str) -> FilesById:
+    id_name, column = (ITEM_ID, files.item_id_column) if kind == "items" else (USER_ID, files.user_id_column)
+    return FilesById(
+        patterns=getattr(files, kind),
+        setting=f"profile.files.{kind}",
+        id_name=id_name,
+        columns={id_name: column, TEXT: files.text_column},
+        column_setting="profile.files.{}_column",
+        format=files.format,
+        format_setting="profile.files.format",
+    )
+
+
+def _summary(kind: str, counts: dict[str, Any]) -> str:
+    reasons = ", ".join(f"{num:,} {reason}" for reason, num in counts["rows_rejected"].items())
+    return (
+        f"{kind}: {counts['with_profile']:,} with a profile, {counts['without_profile']:,} without; "
+        f"{counts['rows_read']:,} rows read, {counts['rows_repeated']:,} repeated, "
+        f"{sum(counts['rows_rejected'].values()):,} rejected{f' ({reasons})' if reasons else ''}"
+    )
+
+
+class _Texts:
+    """The first text of every id of a kind, as columns of Arrow."""
+
+    def __init__(self, ids: IdMap, max_chars: int) -> None:
+        self._max_chars, self._first_key = max_chars, ids.first
+        self.found = ReadById(ids=IdPlaces(ids.all()))
+        self._row_of = np.full(len(ids), -1, dtype=np.int64)
+        """[N] row of each id's text among those taken."""
+        self._hashes = np.zeros(len(ids), dtype=np.uint64)
+        """[N] hash of each id's text, to tell whether another one is the same."""
+        self._texts: list[pa.Array] = []
+        self._files: list[NDArray[np.int32]] = []
+        self._names: dict[str, int] = {}
+        """Number of each file, by name."""
+        self.num_found = 0
+
+    def read(self, files: FilesById, kind: str) -> None:
+        for rows in known_rows(files, self.found, f"profile: reading {kind}"):
+            self._add(rows, files.id_name)
+        if not self.num_found:
+            refuse_unknown(files, self.found, "profile")
+
+    def _add(self, rows: KnownRows, id_name: str) -> None:
+        texts = clean_texts(rows.columns[TEXT], self._max_chars)
+        is_empty = texts.is_null().to_numpy(zero_copy_only=False)
+        hashes = pl.Series(texts).hash(seed=0).to_numpy()
+        is_first = np.zeros(len(rows), dtype=np.bool_)
+        usable = np.flatnonzero(~is_empty & (self._row_of[rows.places] < 0))
+        is_first[usable[np.unique(rows.places[usable], return_index=True)[1]]] = True
+        self._take(rows, texts, hashes, is_first)
+        is_same = hashes == self._hashes[rows.places]
+        why = pl.Series(np.select([is_empty, is_first | is_same], [EMPTY_TEXT, ""], OTHER_TEXT)).replace("", None)
+        reject(rows, why, id_name, self.found)
+        self.found.num_same += int(np.count_nonzero(~is_empty & ~is_first & is_same))
+
+    def _take(self, rows: KnownRows, texts: pa.Array, hashes: NDArray[np.uint64], is_wanted: NDArray[np.bool_]) -> None:
+        places = rows.places[is_wanted]
+        self._row_of[places] = np.arange(self.num_found, self.num_found + len(places))
+        self._hashes[places] = hashes[is_wanted]
+        self._texts.append(texts.filter(pa.array(is_wanted)))
+        number = self._names.setdefault(masked(rows.file.source), len(self._names))
+        self._files.append(np.full(len(places), number, dtype=np.int32))
+        self.num_found += len(places)
+
+    def table(self) -> pa.Table:
+        """The profiles by rising key."""
+        places = np.flatnonzero(self._row_of >= 0)
+        texts = pa.chunked_array(self._texts, pa.large_string()).combine_chunks()
+        names, files = pa.array(list(self._names), pa.string()), np.concatenate([np.empty(0, np.int32), *self._files])
+        self._texts.clear()
+        parts = [PROFILES.empty_table()]
+        for start in range(0, len(places), _TABLE_ROWS):
+            own = places[start : start + _TABLE_ROWS]
+            rows = self._row_of[own]
+            columns = {
+                KEY: pa.array(own + self._first_key),
+                TEXT: texts.take(pa.array(rows)).cast(pa.string()),
+                MODEL: names.take(pa.array(files[rows])),
+                FLAWS: pa.array([[]], PROFILES.field(FLAWS).type).take(pa.array(np.zeros(len(own), np.int64))),
+            }
+            arrays = [columns.get(field.name, pa.nulls(len(own), field.type)) for field in PROFILES]
+            parts.append(pa.Table.from_arrays(arrays, schema=PROFILES))
+        return pa.concat_tables(parts)
+
+    def counts(self) -> dict[str, Any]:
+        """What became of the ids, and of the rows; these add up."""
+        return {
+            "with_profile": self.num_found,
+            "without_profile": len(self._row_of) - self.num_found,
+            "rows_read": self.found.rejects.num_read,
+            "rows_repeated": self.found.num_same,
+            "rows_rejected": dict(self.found.rejects.counts),
+        }
