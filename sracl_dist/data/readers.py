@@ -20,6 +20,8 @@ from sracl_dist.data.rows import REQUIRED, Reading, Rows, float_texts, lists_of,
 from sracl_dist.errors import InputError
 
 _UUID_BYTES = 16
+_BUFFER_BYTES = 8 << 20
+"""Of a column that is read at a time; else its whole row group would be, which of vectors may be gigabytes."""
 _JSON_NAME = re.compile(r"\.(json|jsonl|ndjson)(\.(gz|zst|bz2|xz|lz4))?$", re.IGNORECASE)
 _JSON_ARRAY = re.compile(rb"\s*\[\s*(?:[{\]]|null\b)")
 _JSON_OBJECT = re.compile(rb"\s*\{")
@@ -62,7 +64,9 @@ def _read_text(reading: Reading) -> Iterator[Rows]:
 
 
 def _read_parquet(reading: Reading) -> Iterator[Rows]:
-    with reading_errors(reading.file), reading.file.open() as stream, pq.ParquetFile(stream) as parquet:
+    file = reading.file
+    in_pieces = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
+    with reading_errors(file), file.open() as stream, pq.ParquetFile(stream, **in_pieces) as parquet:
         for name in reading.columns:
             reading.place(name, parquet.schema_arrow.names)
         groups = range(parquet.num_row_groups) if reading.row_groups is None else reading.row_groups
