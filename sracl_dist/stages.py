@@ -30,6 +30,8 @@ class Stage:
     """`module:function` that does the work; imported only when the stage runs, so that skipping is instant."""
     settings: tuple[str, ...]
     """Config sections and keys that can change the result."""
+    ignored: tuple[str, ...] = ()
+    """Keys of those sections that another stage reads."""
     inputs: tuple[str, ...] = ()
     external: str | None = None
     """`module:function` from Config to facts about what lies outside the run folder."""
@@ -78,6 +80,7 @@ STAGES = {
             purpose="raw log and item texts to sequences, items and id maps",
             function="sracl_dist.data.prepare:prepare",
             settings=("data",),
+            ignored=("data.item_kind",),
             external="sracl_dist.data.sources:file_facts",
             keep=("ids/",),
             version=5,  # times keep their fractions
@@ -86,11 +89,11 @@ STAGES = {
             name="profile",
             purpose="a language model describes items and users",
             function="sracl_dist.profiles.generate:generate_profiles",
-            settings=("profile",),
+            settings=("profile", "data.item_kind"),
             inputs=("prepare",),
             external="sracl_dist.profiles.facts:profile_facts",
             keep=("generated/",),
-            version=3,  # the tables tell the flaws of the answers
+            version=4,  # answers are judged by more rules, and lose their thoughts
         ),
         Stage(
             name="embed",
@@ -166,7 +169,8 @@ def stage_status(stage: Stage, config: Config, run: RunFolder, *, thorough: bool
         name: f"{own.fingerprint}/{own.tables[:20]}" if own else "missing"
         for name, own in _manifests(stage.inputs, run).items()
     }
-    settings = json.loads(json.dumps(flatten(config, stage.settings, with_neutral=False)))
+    values = flatten(config, stage.settings, with_neutral=False)
+    settings = json.loads(json.dumps({key: value for key, value in values.items() if key not in stage.ignored}))
     external = masked(_load(stage.external)(config)) if stage.external else {}
     made_from = {"version": stage.version, "config": settings, "external": external, "inputs": inputs}
     text = json.dumps([stage.name, made_from], sort_keys=True)

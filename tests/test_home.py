@@ -7,7 +7,7 @@ import pytest
 from sracl_dist import cli, packaged
 from sracl_dist.config import load_config, parse_config
 from sracl_dist.data.sources import resolve
-from sracl_dist.profiles.prompts import load_template
+from sracl_dist.profiles.template import load_template
 from sracl_dist.run_folder import RunFolder
 
 LOG = "user_id,item_id,timestamp\n" + "".join(f"u,{item},{time}\n" for time, item in enumerate("abcd"))
@@ -29,8 +29,8 @@ def test_the_configuration_the_log_and_the_run_folder(home: Path) -> None:
 
 
 def test_a_template(home: Path) -> None:
-    (home / "item.txt").write_text("You describe.\n---\n$title\n")
-    assert "describe" in load_template("item", "~/item.txt").system
+    (home / "item.yaml").write_text("{system: You describe., message: $title}")
+    assert "describe" in load_template("item", "~/item.yaml").system
 
 
 @pytest.mark.parametrize("variable", [None, "SRACL_DATA"])

@@ -65,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Config, RunFold
 
 def all_prompts(config: Config, run: RunFolder, tokenizer: Any) -> list[Prompt]:
     texts = load_training_texts(run)
-    writer = PromptWriter(config.profile, texts, tokenizer)
+    writer = PromptWriter(config.profile, texts, tokenizer, "films")
     return [*writer.items(range(1, texts.num_items + 1)), *writer.users(range(texts.num_users))]
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from sracl_dist.bench.bare_vllm import BareRun, generate_bare
 from sracl_dist.config import Config, parse_config
 from sracl_dist.config.sections import require
+from sracl_dist.data.public_sets import item_kind
 from sracl_dist.errors import InputError
 from sracl_dist.observe import say
 from sracl_dist.profiles.language_model import model_and_tokenizer
@@ -141,6 +142,7 @@ def _bare(config: Config, run: RunFolder) -> BareRun:
     counts = texts.num_training()[1:]
     first, asked = (first_keys(counts, limit, least=0) + 1 for limit in (1, settings.max_items))
     keys = [key for key in asked.tolist() if key not in first]
-    prompts = [prompt.token_ids for prompt in PromptWriter(settings, texts, tokenizer).items(keys)]
+    writer = PromptWriter(settings, texts, tokenizer, item_kind(config.data))
+    prompts = [prompt.token_ids for prompt in writer.items(keys)]
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(generate_bare, model, settings, config.cluster.num_cpus or 1, prompts).result()

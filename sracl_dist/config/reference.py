@@ -70,6 +70,7 @@ def stages_changed_by(key: Key) -> list[str]:
         stage.name
         for stage in STAGES.values()
         if any(key.name == name or key.name.startswith(name + ".") for name in stage.settings)
+        and key.name not in stage.ignored
     ]
 
 

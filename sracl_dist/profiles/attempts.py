@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.profiles.prompts import Prompt
+from sracl_dist.profiles.quality import answer_of
 
 RETRY_TEMPERATURE = 0.7
 """At least; at temperature 0 another seed would give the same answer again."""
@@ -32,8 +33,8 @@ class Sampling:
 
 
 def was_cut_to_nothing(text: str | None, finish_reason: str | None) -> bool:
-    """Whether an answer reached its limit before it said anything."""
-    return finish_reason == "length" and not (text and text.strip())
+    """Whether an answer reached its limit before it said anything, thoughts left out."""
+    return finish_reason == "length" and not answer_of(text)
 
 
 def next_attempt(prompt: Prompt, failure: Failure | None) -> Prompt:

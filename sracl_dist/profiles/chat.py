@@ -7,7 +7,7 @@ from typing import Any
 from sracl_dist.config.sections import ProfileConfig
 
 Message = dict[str, str]
-"""`role` (system or user) and `content`."""
+"""`role` (system, user or assistant) and `content`."""
 PIECE = re.compile(r" ?[a-zA-Z]{1,5}|[0-9]{1,3}|\s+|[^\x00-\x7f]{1,2}|.", re.DOTALL)
 """About what a token of today's vocabularies holds; chosen to count rather too many tokens than too few."""
 MESSAGE_TOKENS = 4
@@ -31,7 +31,11 @@ def request_fields(config: ProfileConfig) -> dict[str, Any]:
     }
     if config.stop:
         fields["stop"] = config.stop
-    fields |= config.endpoint.fields_to_add()
+    added = config.endpoint.fields_to_add()
+    options, own = config.options_of_chat(), added.get("chat_template_kwargs", {})
+    fields |= added
+    if options and isinstance(own, dict):
+        fields["chat_template_kwargs"] = options | own
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -13,7 +13,7 @@ from sracl_dist.secrets import masked
 from sracl_dist.visible import visible
 
 SAMPLE_PROMPTS = 10_000
-MAX_SHOWN_CHARS = 1500
+MAX_SHOWN_CHARS = 6000
 CACHE_BLOCK_TOKENS = 32
 """As in the engine on CPU; the smaller blocks of a GPU share a little more."""
 

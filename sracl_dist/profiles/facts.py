@@ -2,7 +2,7 @@
 
 from sracl_dist.config import Config
 from sracl_dist.data.sources import facts_of
-from sracl_dist.profiles.prompts import template_facts
+from sracl_dist.profiles.template import template_facts
 
 
 def profile_facts(config: Config) -> dict[str, str]:

@@ -4,10 +4,10 @@ Answers live in `generated/`, addressed by the hash of prompt, model and samplin
 a new template or model asks only what it touches, and a killed stage goes on where it was.
 """
 
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +25,7 @@ from sracl_dist.columns import (
 )
 from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
+from sracl_dist.data.public_sets import item_kind
 from sracl_dist.errors import StageError
 from sracl_dist.observe import say
 from sracl_dist.profiles import quality
@@ -33,10 +34,10 @@ from sracl_dist.profiles.estimate import shown_prompt
 from sracl_dist.profiles.from_file import take_profiles
 from sracl_dist.profiles.language_model import model_and_tokenizer
 from sracl_dist.profiles.plan import Plan, make_plan
-from sracl_dist.profiles.prompts import load_template
 from sracl_dist.profiles.rate import rate_name
 from sracl_dist.profiles.store import AnswerStore
 from sracl_dist.profiles.table import write_profiles
+from sracl_dist.profiles.template import load_chats
 from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import StageResult
@@ -53,19 +54,20 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
     folder, settings = run.stage("profile"), config.profile
     if settings.engine == "file":
         return take_profiles(config, run)
-    off_format = _off_format(settings)
-    store = AnswerStore(folder, off_format)
+    kind = item_kind(config.data)
+    rules = quality.answer_rules(load_chats(settings, kind).values())
+    store = AnswerStore(folder, rules)
     model, tokenizer = model_and_tokenizer(settings)
-    plan = make_plan(settings, load_training_texts(run), tokenizer, store)
+    plan = make_plan(settings, load_training_texts(run), tokenizer, store, kind)
     _say_estimate(plan, settings)
     started, num_retried = time.monotonic(), 0
     if len(plan.to_ask):
         with started_engine(config, model) as ask:
-            num_retried = answer_all(plan.to_ask, ask, store, settings, off_format)
+            num_retried = answer_all(plan.to_ask, ask, store, settings, rules)
     generate_s = time.monotonic() - started
     store.compact()
     best = store.best()
-    tables = {kind: join_answers(rows, best, settings.model, off_format) for kind, rows in plan.rows.items()}
+    tables = {kind: join_answers(rows, best, settings.model, rules) for kind, rows in plan.rows.items()}
     refuse_failures(tables.values(), settings.max_failed_share)
     for kind, table in tables.items():
         write_profiles(folder, kind, table)
@@ -83,8 +85,8 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
         details=details,
         summary=[
             f"{details['num_generated']:,} answers generated, {num_retried:,} asked once more, "
-            f"{details['num_failed']:,} failed ({details['num_empty']:,} empty, {details['num_off_format']:,} "
-            f"off-format), {details['num_truncated']:,} cut at profile.max_output_tokens={settings.max_output_tokens}, "
+            f"{details['num_failed']:,} failed{_why_failed(details)}, "
+            f"{details['num_truncated']:,} cut at profile.max_output_tokens={settings.max_output_tokens}, "
             f"{details['num_repetitive']:,} repetitive"
         ],
     )
@@ -97,8 +99,9 @@ def estimate_profiles(config: Config, run: RunFolder) -> None:
         say("profile: profiles are taken from profile.files and nobody is asked; leave out --dry-run to take them")
         return
     _, tokenizer = model_and_tokenizer(settings)
-    store = AnswerStore(run.stage("profile"), _off_format(settings))
-    plan = make_plan(settings, load_training_texts(run), tokenizer, store)
+    kind = item_kind(config.data)
+    store = AnswerStore(run.stage("profile"), quality.answer_rules(load_chats(settings, kind).values()))
+    plan = make_plan(settings, load_training_texts(run), tokenizer, store, kind)
     _say_estimate(plan, settings)
     for prompt in plan.samples:
         say(f"profile: the prompt of {prompt.kind} {prompt.key}, {prompt.num_tokens:,} tokens:")
@@ -112,24 +115,20 @@ def _say_estimate(plan: Plan, settings: ProfileConfig) -> None:
         say(f"profile: {line}")
 
 
-def _off_format(settings: ProfileConfig) -> re.Pattern[str]:
-    paths = {"item": settings.item_template, "user": settings.user_template}
-    return quality.off_format_pattern(load_template(kind, path).message for kind, path in paths.items())
-
-
-def join_answers(rows: pa.Table, best: pa.Table, model: str, off_format: re.Pattern[str]) -> pa.Table:
+def join_answers(rows: pa.Table, best: pa.Table, model: str, rules: quality.AnswerRules) -> pa.Table:
     """One row per prompt with what the store says about it; a failed one has an error and no text."""
     found = best.take(pc.index_in(rows[PROMPT_HASH], value_set=best[PROMPT_HASH].combine_chunks()))
     was_asked = pc.is_valid(found[PROMPT_HASH])
     errors = pc.if_else(was_asked, found[ERROR], "no answer was received")
     counted = pc.if_else(pc.greater(found[NUM_PROMPT_TOKENS], 0), found[NUM_PROMPT_TOKENS], None)
-    answers = zip(found[TEXT].to_pylist(), found[FINISH_REASON].to_pylist(), errors.to_pylist(), strict=True)
-    flaws = [_flaws(text, reason, error, off_format) for text, reason, error in answers]
+    texts = found[TEXT].to_pylist()
+    answers = zip(texts, found[FINISH_REASON].to_pylist(), errors.to_pylist(), strict=True)
+    flaws = [_flaws(text, reason, error, rules) for text, reason, error in answers]
     return pa.table(
         {
             KEY: rows[KEY],
             PROMPT_HASH: rows[PROMPT_HASH],
-            TEXT: pc.if_else(pc.is_null(errors), found[TEXT], None),
+            TEXT: pc.if_else(pc.is_null(errors), pa.array(map(quality.answer_of, texts), pa.string()), None),
             FINISH_REASON: found[FINISH_REASON],
             NUM_PROMPT_TOKENS: pc.coalesce(counted, rows[NUM_PROMPT_TOKENS]),
             NUM_OUTPUT_TOKENS: found[NUM_OUTPUT_TOKENS],
@@ -140,11 +139,11 @@ def join_answers(rows: pa.Table, best: pa.Table, model: str, off_format: re.Patt
     )
 
 
-def _flaws(text: str | None, finish_reason: str | None, error: str | None, off_format: re.Pattern[str]) -> list[str]:
+def _flaws(text: str | None, finish_reason: str | None, error: str | None, rules: quality.AnswerRules) -> list[str]:
     """What is wrong with the text; an error that the text does not explain is the engine's."""
-    if not (error or "").startswith(quality.failure_of(text, off_format) or ""):
+    if not (error or "").startswith(quality.failure_of(text, rules) or ""):
         return []
-    return quality.flaws_of(text, finish_reason, off_format)
+    return quality.flaws_of(text, finish_reason, rules)
 
 
 def counts(tables: Iterable[pa.Table]) -> dict[str, int]:
@@ -153,10 +152,21 @@ def counts(tables: Iterable[pa.Table]) -> dict[str, int]:
     flaws = Counter(pc.list_flatten(both[FLAWS]).to_pylist())
     return {
         "num_failed": both.num_rows - both[ERROR].null_count,
-        **{f"num_{flaw.replace('-', '_')}": flaws[flaw] for flaw in quality.FLAWS},
+        **{_count_name(flaw): flaws[flaw] for flaw in quality.FLAWS},
         "num_prompt_tokens": pc.sum(both[NUM_PROMPT_TOKENS]).as_py() or 0,
         "num_output_tokens": pc.sum(both[NUM_OUTPUT_TOKENS]).as_py() or 0,
     }
+
+
+def _why_failed(details: dict[str, Any]) -> str:
+    """The failures that the texts explain, in brackets."""
+    numbers = {flaw: details[_count_name(flaw)] for flaw in quality.FAILURES}
+    told = ", ".join(f"{num:,} {flaw}" for flaw, num in numbers.items() if num)
+    return f" ({told})" if told else ""
+
+
+def _count_name(flaw: str) -> str:
+    return f"num_{flaw.replace('-', '_')}"
 
 
 def refuse_failures(tables: Iterable[pa.Table], max_failed_share: float) -> None:

@@ -37,9 +37,11 @@ class Plan:
     estimate: Estimate
 
 
-def make_plan(settings: ProfileConfig, texts: TrainingTexts, tokenizer: Any, store: AnswerStore) -> Plan:
+def make_plan(
+    settings: ProfileConfig, texts: TrainingTexts, tokenizer: Any, store: AnswerStore, item_kind: str
+) -> Plan:
     """Write all prompts and look each of them up in the store."""
-    writer = PromptWriter(settings, texts, tokenizer)
+    writer = PromptWriter(settings, texts, tokenizer, item_kind)
     keys = _chosen_keys(settings, texts)
     progress = Progress("profile: prompts", sum(map(len, keys.values())), "prompts")
     collector = _Collector(store.best(), settings.max_attempts)

@@ -1,44 +1,28 @@
 """Prompts as in the paper: an item by its attributes and histories that contain it, a user by its ordered history.
 
-A template is a text file: the constant system message, a line `---`, and the message about one item or user with
-$placeholders; behind another `---` the words that every answer begins with, which keep small models from repeating the
-question. A line whose placeholders are all empty is left out. Constant text comes first, so that an engine can cache
-it. Data are never cut within an id: long titles and descriptions end at a word, histories lose whole items.
+They are chats (see template.py and conversation.py). Data are never cut within an id: long titles and descriptions end
+at a word, histories lose whole items.
 """
 
 import hashlib
 import json
 import re
-import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import ConfigError
 from sracl_dist.profiles.chat import CONTROL_TOKENS, EstimatedTokens, Message, request_fields
+from sracl_dist.profiles.conversation import ChatTokens, Conversation
+from sracl_dist.profiles.template import TAG, Chat, bulleted, load_chats
 from sracl_dist.profiles.texts import TrainingTexts
+from sracl_dist.profiles.thoughts import THOUGHT_MARKS
 
-TEMPLATES = Path(__file__).parent / "templates"
-PLACEHOLDERS = {
-    "item": ("title", "brand", "categories", "description", "histories"),
-    "user": ("history",),
-}
 TITLE_SHARE = 0.25
 """Largest part of the prompt that one title, brand or category text may take."""
 DESCRIPTION_SHARE = 0.4
 """Largest part of the prompt that the description may take."""
-
-
-@dataclass(frozen=True)
-class Template:
-    """System message, the message about one item or user, and the words that the answer begins with, if any."""
-
-    system: str
-    message: str
-    answer_start: str
 
 
 @dataclass(frozen=True)
@@ -71,82 +55,64 @@ class Prompt:
         return len(self.token_ids) or self.num_estimated_tokens
 
 
-def load_template(kind: str, path: str | None) -> Template:
-    """The template at `path`, or the one that comes with the package.
+def _control_tokens(tokenizer: Any, chats: Iterable[Chat]) -> re.Pattern[str]:
+    """Everything that data must not be able to write: added tokens of the tokenizer, marks of thoughts and of data.
 
-    Raises:
-        ConfigError: it cannot be read, has no `---` line, or names an unknown placeholder.
+    Marks of data are the tags that a template writes around them, such as <data>.
     """
-    file = Path(path).expanduser() if path else TEMPLATES / f"{kind}.txt"
-    key = f"profile.{kind}_template"
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"The template {file} cannot be read as UTF-8 text; mend {key}.") from None
-    system, separator, rest = text.partition("\n---\n")
-    message, _, answer_start = rest.partition("\n---\n")
-    if not separator:
-        raise ConfigError(f"The template {file} has no line '---' after the system message; add it.")
-    template = string.Template(message)
-    unknown = sorted(set(template.get_identifiers()) - set(PLACEHOLDERS[kind]))
-    if unknown or not template.is_valid():
-        allowed = ", ".join(f"${name}" for name in PLACEHOLDERS[kind])
-        problem = f"the placeholder ${unknown[0]}" if unknown else "a stray $ (write $$ for the sign)"
-        raise ConfigError(f"The template {file} has {problem}; use only {allowed}.")
-    return Template(system.strip(), message.strip(), answer_start.strip())
-
-
-def template_facts(config: Config) -> dict[str, str]:
-    """Hash of each template's text, so that an edited template makes the stage run again."""
-    facts = {}
-    for kind, path in (("item", config.profile.item_template), ("user", config.profile.user_template)):
-        template = load_template(kind, path)
-        text = "\n".join((template.system, template.message, template.answer_start))
-        facts[f"{kind} template"] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return facts
-
-
-def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """Everything that data must not be able to write: the tokenizer's added tokens and the marks around the data."""
     if isinstance(tokenizer, EstimatedTokens):
-        return re.compile(f"{CONTROL_TOKENS.pattern}|</?data>")
-    added = (token.content for token in tokenizer.added_tokens_decoder.values())
-    tokens = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
-    return re.compile("|".join([*(re.escape(token) for token in tokens if token.strip()), "</?data>"]))
+        tokens = [CONTROL_TOKENS.pattern]
+    else:
+        added = (token.content for token in tokenizer.added_tokens_decoder.values())
+        longest_first = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        tokens = [re.escape(token) for token in longest_first if token.strip()]
+    tags = {re.escape(tag) for chat in chats for tag in TAG.findall(chat.message)}
+    return re.compile("|".join([*tokens, f"(?i:{THOUGHT_MARKS.pattern})", *sorted(tags)]))
 
 
 def _answer_key(config: ProfileConfig) -> str:
     """What besides the prompt decides the answer, for its hash."""
     if config.engine == "endpoint":
         return json.dumps(request_fields(config), sort_keys=True)
-    return json.dumps(
-        {
-            "model": config.model,
-            "dtype": config.dtype,
-            "temperature": config.temperature,
-            "repetition_penalty": config.repetition_penalty,
-            "max_output_tokens": config.max_output_tokens,
-            "stop": config.stop,
-        }
-    )
+    key = {
+        "model": config.model,
+        "dtype": config.dtype,
+        "temperature": config.temperature,
+        "repetition_penalty": config.repetition_penalty,
+        "max_output_tokens": config.max_output_tokens,
+        "stop": config.stop,
+    }
+    return json.dumps(key | ({"chat_options": config.options_of_chat()} if config.chat_options else {}))
 
 
 class PromptWriter:
     """Writes prompts of at most `config.max_prompt_tokens` tokens.
 
     Where an endpoint is asked, they are messages; the tokenizer then only measures them and may be an estimate.
+
+    Args:
+        config: settings.
+        texts: what the prompts show.
+        tokenizer: the model's, or `EstimatedTokens`.
+        item_kind: what the items are, such as films.
+
+    Raises:
+        ConfigError: a template cannot be used.
+        SetupError: the model's chat template cannot be used.
     """
 
-    def __init__(self, config: ProfileConfig, texts: TrainingTexts, tokenizer: Any) -> None:
+    def __init__(self, config: ProfileConfig, texts: TrainingTexts, tokenizer: Any, item_kind: str) -> None:
         self._config, self._texts, self._tokenizer = config, texts, tokenizer
-        self._special = _control_tokens(tokenizer)
-        self._item_template = load_template("item", config.item_template)
-        self._user_template = load_template("user", config.user_template)
-        self._lines: dict[int, tuple[str, int]] = {}
         self._for_endpoint = config.engine == "endpoint"
+        chats = load_chats(config, item_kind)
         if self._for_endpoint:  # which decides itself how an answer begins
-            self._item_template = replace(self._item_template, answer_start="")
-            self._user_template = replace(self._user_template, answer_start="")
+            chats = {kind: replace(chat, answer_start="") for kind, chat in chats.items()}
+        self._special = _control_tokens(tokenizer, chats.values())
+        chat_tokens = ChatTokens(tokenizer, config)
+        self._conversations = {
+            kind: Conversation(kind, chat, chat_tokens, config.max_prompt_tokens) for kind, chat in chats.items()
+        }
+        self._lines: dict[int, tuple[str, int]] = {}
         self._answer_key = _answer_key(config)
 
     def items(self, keys: Sequence[int]) -> Iterator[Prompt]:
@@ -161,32 +127,24 @@ class PromptWriter:
                 "description": self._cut(text.description, int(DESCRIPTION_SHARE * self._config.max_prompt_tokens)),
             }
             pieces = self._texts.histories_with(key, self._config.histories_per_item, self._config.items_per_history)
-            histories = [self._joined(piece) for piece in pieces]
-            yield self._fitted("items", key, self._item_template, fields, "histories", histories)
+            yield self._fitted("items", key, fields, "histories", [self._joined(piece) for piece in pieces])
 
     def users(self, keys: Sequence[int]) -> Iterator[Prompt]:
         """One prompt per user."""
         for key in keys:
             history = self._texts.history(key)[-self._config.items_per_user :]
-            lines = [self._line(item) for item in reversed(history)]
-            yield self._fitted("users", key, self._user_template, {}, "history", lines)
+            yield self._fitted("users", key, {}, "history", [self._line(item) for item in reversed(history)])
 
     def _fitted(
-        self,
-        kind: str,
-        key: int,
-        template: Template,
-        fields: dict[str, str],
-        list_name: str,
-        lines: list[tuple[str, int]],
+        self, kind: str, key: int, fields: dict[str, str], list_name: str, lines: list[tuple[str, int]]
     ) -> Prompt:
         """Fill in the fields and as many lines, the most important first, as there is room for.
 
         Lines of a user's history come newest first and are shown oldest first.
         """
-        limit = self._config.max_prompt_tokens
-        without = self._token_ids(template, self._messages(template, {**fields, list_name: ""}))
-        room, num_lines = limit - len(without), 0
+        limit, conversation = self._config.max_prompt_tokens, self._conversations[kind]
+        examples = conversation.examples_for(fields.get("title", ""))
+        room, num_lines = limit - len(conversation.token_ids(conversation.messages(examples, fields))), 0
         for _, num_tokens in lines:
             room -= num_tokens + 1
             if room < 0:
@@ -194,9 +152,9 @@ class PromptWriter:
             num_lines += 1
         while True:
             shown = [line for line, _ in lines[:num_lines]]
-            text = "\n".join(f"- {line}" for line in (reversed(shown) if kind == "users" else shown))
-            messages = self._messages(template, {**fields, list_name: text})
-            token_ids = self._token_ids(template, messages)
+            text = bulleted(reversed(shown) if kind == "users" else shown)
+            messages = conversation.messages(examples, {**fields, list_name: text})
+            token_ids = conversation.token_ids(messages)
             if len(token_ids) <= limit:
                 break
             if num_lines:
@@ -210,7 +168,7 @@ class PromptWriter:
         prompt_hash = hashlib.sha256(f"{self._answer_key}{asked}".encode()).hexdigest()[:32]
         if self._for_endpoint:
             return Prompt(kind, key, [], prompt_hash, messages=tuple(messages), num_estimated_tokens=len(token_ids))
-        return Prompt(kind, key, token_ids, prompt_hash, template.answer_start)
+        return Prompt(kind, key, token_ids, prompt_hash, conversation.answer_start)
 
     @staticmethod
     def _drop_field(fields: dict[str, str]) -> bool:
@@ -220,27 +178,6 @@ class PromptWriter:
                 fields[name] = ""
                 return True
         return False
-
-    @staticmethod
-    def _messages(template: Template, fields: dict[str, str]) -> list[Message]:
-        """The conversation, without the lines whose placeholders are all empty."""
-        lines = []
-        for line in template.message.splitlines():
-            names = string.Template(line).get_identifiers()
-            if not names or any(fields.get(name) for name in names):
-                lines.append(string.Template(line).substitute(fields))
-        return [{"role": "system", "content": template.system}, {"role": "user", "content": "\n".join(lines)}]
-
-    def _token_ids(self, template: Template, messages: list[Message]) -> list[int]:
-        """Token ids of the whole conversation up to where the model goes on, behind the answer's first words."""
-        started = self._tokenizer(template.answer_start, add_special_tokens=False)["input_ids"]
-        if self._tokenizer.chat_template is None:
-            text = "\n\n".join(message["content"] for message in messages) + "\n"
-            return [*self._tokenizer(text)["input_ids"], *started]
-        asked = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return [*asked, *started]
 
     def _line(self, item: int) -> tuple[str, int]:
         """An item in one line of a history, and its length in tokens."""
@@ -262,7 +199,7 @@ class PromptWriter:
         return len(self._tokenizer(f"- {line}", add_special_tokens=False)["input_ids"])
 
     def _safe(self, text: str) -> str:
-        """Without control tokens and the marks around the data."""
+        """Without control tokens and marks."""
         return self._special.sub(" ", text)
 
     def _cut(self, text: str, max_tokens: int) -> str:

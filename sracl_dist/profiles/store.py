@@ -5,7 +5,6 @@ answers too.
 """
 
 import contextlib
-import re
 import time
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, PROMPT_HASH, TEXT
 from sracl_dist.errors import StorageError
 from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE
-from sracl_dist.profiles.quality import failure_of
+from sracl_dist.profiles.quality import AnswerRules, failure_of
 from sracl_dist.profiles.rate import Rate
 from sracl_dist.run_folder import StageFolder
 from sracl_dist.run_folder.plain import dataclass_from
@@ -31,10 +30,10 @@ BEST = STORED.append(pa.field(NUM_ATTEMPTS, pa.int32())).append(pa.field(NUM_FAI
 
 
 class AnswerStore:
-    """Reads and adds to the answers; `off_format` is what makes an answer unusable."""
+    """Reads and adds to the answers; `rules` say what makes an answer unusable."""
 
-    def __init__(self, folder: StageFolder, off_format: re.Pattern[str]) -> None:
-        self._folder, self._off_format = folder, off_format
+    def __init__(self, folder: StageFolder, rules: AnswerRules) -> None:
+        self._folder, self._rules = folder, rules
 
     def commit(self, tables: Sequence[pa.Table]) -> None:
         """Add answers with the columns of `STORED`."""
@@ -44,7 +43,7 @@ class AnswerStore:
     def best(self) -> pa.Table:
         """One row of `BEST` per prompt: its first usable answer, or else its last failure, its reason in `error`."""
         rows = self._folder.read_shards(STORE, STORED.names) if self._files() else STORED.empty_table()
-        return best_answers(rows, self._off_format)
+        return best_answers(rows, self._rules)
 
     def asked(self) -> set[tuple[str, int]]:
         """Hash and attempt of every answer."""
@@ -76,13 +75,13 @@ class AnswerStore:
         return [name for name in self._folder.files(STORE) if name.endswith(".parquet")]
 
 
-def best_answers(rows: pa.Table, off_format: re.Pattern[str]) -> pa.Table:
+def best_answers(rows: pa.Table, rules: AnswerRules) -> pa.Table:
     """What counts of rows with the columns of `STORED`, as a table of `BEST`."""
     if not rows.num_rows:
         return BEST.empty_table()
     rows = _without_doubles(rows)
     errors = [
-        error or failure_of(text, off_format)
+        error or failure_of(text, rules)
         for batch in rows.select([ERROR, TEXT]).to_batches()
         for error, text in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     ]

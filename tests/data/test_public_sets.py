@@ -13,8 +13,9 @@ from public_samples import SAMPLES, Sample
 
 from sracl_dist import packaged
 from sracl_dist.config import parse_config
+from sracl_dist.config.sections import DataConfig
 from sracl_dist.data import sources
-from sracl_dist.data.public_sets import PublicSet, names, num_lines_of, public_set
+from sracl_dist.data.public_sets import PublicSet, item_kind, names, num_lines_of, public_set
 from sracl_dist.data.sources import file_facts, resolve
 from sracl_dist.errors import ConfigError, InputError, SetupError
 
@@ -254,3 +255,19 @@ def test_every_set_is_prepared(tmp_path, prepared, name, events, histories):
         assert set(items.values()) == {(None, None, None, None)}
     else:
         assert items == sample.items
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("movielens-1m", "films"),
+        ("amazon-2014:beauty", "beauty products"),
+        ("amazon-2014:Sports & Outdoors", "sports and outdoor products"),
+        ("amazon-2023:unknown", "items"),
+        ("retailrocket", "items"),
+        ("files", "items"),
+    ],
+)
+def test_what_the_items_are(source, kind):
+    assert item_kind(DataConfig(source=source)) == kind
+    assert item_kind(DataConfig(source=source, item_kind=" cups ")) == "cups"

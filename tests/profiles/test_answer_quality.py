@@ -4,20 +4,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sracl_dist.profiles.prompts import load_template
+from sracl_dist.errors import ConfigError
 from sracl_dist.profiles.quality import (
+    COPY,
     EMPTY,
+    LANGUAGE,
     MAX_REPEATED_SHARE,
     OFF_FORMAT,
+    REFUSAL,
     REPETITIVE,
+    THOUGHT,
     TRUNCATED,
+    AnswerRules,
+    answer_of,
+    answer_rules,
     failure_of,
     flaws_of,
-    off_format_pattern,
     repeated_share,
 )
+from sracl_dist.profiles.template import Chat, Turn
 
-BUILT_IN = off_format_pattern(load_template(kind, None).message for kind in ("item", "user"))
+ITEM = "Title: $title\nBrand: $brand\nCategories: $categories\nChosen together with:\n$histories"
+USER = "Choices, oldest first:\n$history"
+ANSWER = (
+    "Kinds: science fiction horror, survival thriller; style: slow build-up, realistic machines, few characters; mood: "
+    "dark, tense, lonely; for: adults who like suspense more than action; next: monster films, space thrillers."
+)
+RULES = answer_rules([Chat(message=ITEM, turns=(Turn(fields={}, answer=ANSWER),)), Chat(message=USER)])
 GOOD = "This is a moisturizing shampoo for dry, curly hair; people who look for natural ingredients like it."
 LONG = (
     "This person likes slow, atmospheric science fiction that asks questions about memory and identity, from classics "
@@ -26,6 +39,12 @@ LONG = (
     "based on true stories, or for an adaptation of a novel they have already seen in another version. Violence and "
     "horror are rare in what they choose, and sequels of large franchises are missing altogether."
 )
+
+
+def rules_of(message: str, *answers: str, system: str = "", answer_start: str = "") -> AnswerRules:
+    turns = tuple(Turn(fields={}, answer=answer) for answer in answers)
+    chat = Chat(item_kind="films", system=system, message=message, answer_start=answer_start, turns=turns)
+    return answer_rules([chat])
 
 
 @pytest.mark.parametrize(
@@ -58,8 +77,8 @@ def test_the_share_of_words_in_repeated_phrases(text: str, share: float) -> None
     ],
 )
 def test_loops_are_repetitive(text: str) -> None:
-    assert flaws_of(text, "stop", BUILT_IN) == [REPETITIVE]
-    assert failure_of(text, BUILT_IN) is None, "it is kept"
+    assert flaws_of(text, "stop", RULES) == [REPETITIVE]
+    assert failure_of(text, RULES) is None, "it is kept"
 
 
 @pytest.mark.parametrize(
@@ -76,15 +95,14 @@ def test_loops_are_repetitive(text: str) -> None:
     ],
 )
 def test_fluent_texts_have_no_flaw(text: str) -> None:
-    assert flaws_of(text, "stop", BUILT_IN) == []
-    assert failure_of(text, BUILT_IN) is None
+    assert flaws_of(text, "stop", RULES) == []
+    assert failure_of(text, RULES) is None
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("This is\n<data>\nNight cream", "<data>"),
-        ("This is it. </data>", "</data>"),
+        ("This is <think> something", "<think>"),
         ("Title: Night cream\nIt is a cream.", "Title:"),
         ("This is a cream.\n  Categories: Skin care", "Categories:"),
         ("This is popular.\n- Brand: Olay", "- Brand:"),
@@ -99,33 +117,33 @@ def test_fluent_texts_have_no_flaw(text: str) -> None:
     ],
 )
 def test_what_belongs_to_the_prompt_is_off_format(text: str, found: str) -> None:
-    assert failure_of(text, BUILT_IN) == f"the answer is off-format: it holds {found!r}"
-    assert OFF_FORMAT in flaws_of(text, "stop", BUILT_IN)
+    assert failure_of(text, RULES) == f"the answer is off-format: it holds {found!r}"
+    assert OFF_FORMAT in flaws_of(text, "stop", RULES)
 
 
 def test_the_marks_are_those_of_the_templates() -> None:
-    own = off_format_pattern(["<film>\nName of it: $title\n$brand: no label\n</film>\nDescribe it."])
+    own = rules_of("<film>\nName of it: $title\n$brand: no label\n</film>\nDescribe it.\nKind: of $item_kind")
     assert failure_of("Name of it: Alien", own)
     assert failure_of("<film> Alien", own)
+    assert failure_of("Kind: of films", own)
     for fine in ("Title: Alien", "<data>", "name of it: Alien", "What is the Name of it: Alien", ": Alien"):
         assert failure_of(fine, own) is None
 
 
 @pytest.mark.parametrize("text", [None, "", " \n\t"])
 def test_an_empty_answer_is_a_failure(text: str | None) -> None:
-    assert failure_of(text, BUILT_IN) == "the answer is empty"
-    assert flaws_of(text, "stop", BUILT_IN) == [EMPTY]
-    assert flaws_of(text, "length", BUILT_IN) == [EMPTY, TRUNCATED]
+    assert failure_of(text, RULES) == "the answer is empty"
+    assert flaws_of(text, "stop", RULES) == [EMPTY]
+    assert flaws_of(text, "length", RULES) == [EMPTY, TRUNCATED]
 
 
 def test_an_answer_may_have_several_flaws() -> None:
-    assert flaws_of("Title: a b c a b c a b c", "length", BUILT_IN) == [TRUNCATED, REPETITIVE, OFF_FORMAT]
-    assert flaws_of(GOOD, "length", BUILT_IN) == [TRUNCATED]
+    assert flaws_of("Title: a b c a b c a b c", "length", RULES) == [OFF_FORMAT, TRUNCATED, REPETITIVE]
+    assert flaws_of(GOOD, "length", RULES) == [TRUNCATED]
 
 
 def test_the_error_quotes_little_of_a_text() -> None:
-    pattern = off_format_pattern([f"{'x' * 41}: $title"])
-    error = failure_of(f"{' ' * 300}{'x' * 41}:", pattern)
+    error = failure_of(f"{' ' * 300}{'x' * 41}:", rules_of(f"{'x' * 41}: $title"))
     assert error == f"the answer is off-format: it holds {'x' * 41 + ':'!r}"
 
 
@@ -140,3 +158,140 @@ def test_the_share_is_one_for_a_text_said_twice(words: list[str], times: int) ->
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=60))
 def test_words_that_differ_never_repeat(words: list[int]) -> None:
     assert repeated_share(" ".join(map(str, words))) == 0 < MAX_REPEATED_SHARE
+
+
+def test_labels_of_the_examples_answers_are_no_marks_of_the_prompt() -> None:
+    message = "Title: $title\nAnswer with these two lines:\nKinds:\nMoods:"
+    asked = rules_of(message, "Kinds: horror\nMoods: dark")
+    assert failure_of("Kinds: drama\nMoods: sad", asked) is None
+    assert failure_of("Title: Jaws", asked)
+    assert failure_of("Kinds: drama\nMoods: sad", rules_of(message))
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        "<think>Hm, a film.</think>",
+        "<THINKING>\nHm, a film.\n</THINKING>\n\n",
+        "<reasoning>Hm.</reasoning><think>Still.</think>",
+        "[THINK]Hm.[/THINK]",
+        "\n<think>\n\n</think>\n",
+        "Hm, this is <b>a film</b>.\n</think>\n",  # opened by the chat template
+        "<think>Title: Jaws\nI'm sorry, but I cannot answer.</think>",
+    ],
+)
+def test_a_thought_is_cut_off(thought: str) -> None:
+    assert answer_of(thought + GOOD) == GOOD
+    assert flaws_of(thought + GOOD, "stop", RULES) == []
+    assert failure_of(thought, RULES) == "the answer is empty"
+    assert flaws_of(f"{thought}Title: x", "stop", RULES) == [OFF_FORMAT]
+
+
+@pytest.mark.parametrize("text", ["<think>", "<think>It may be a film", "<think>a</think><think>b", " <Thoughts>\nHm"])
+def test_a_thought_that_never_ends_is_a_failure(text: str) -> None:
+    assert answer_of(text) == ""
+    assert failure_of(text, RULES) == "the answer is a thought without an end"
+    assert flaws_of(text, "length", RULES) == [THOUGHT, TRUNCATED]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't describe this item.",
+        "I\u2019m sorry, I cannot help with that.",
+        "Sorry, but as an AI I have no taste.",
+        "I apologize for the inconvenience, but I am unable to write about it.",
+        "Apologies, but I don't have enough information.",
+        "Unfortunately, I cannot say who likes it.",
+        '"As an AI language model, I do not watch films."',
+        "As an AI assistant, I have no access to the catalogue.",
+        "As a large language model I cannot know.",
+        "I cannot provide a description of this product.",
+        "I'm unable to provide it.",
+        "I am not able to assist with this.",
+        "**I can't help with that.**",
+    ],
+)
+def test_a_refusal_is_a_failure(text: str) -> None:
+    assert flaws_of(text, "stop", RULES) == [REFUSAL]
+    reason = failure_of(text, RULES)
+    assert reason is not None
+    assert "refusal" in reason
+    assert failure_of(f"This is {text}", rules_of("$title", "This is fun.", answer_start="This is"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sorry to Bother You is a satire about work.",
+        "I'm Sorry, I Love You: a drama series about a lost son.",
+        "I Can't Think Straight is a romantic comedy.",
+        "As an AI falls in love with its owner, the film asks what a person is.",
+        "As a model of its kind, the film is often quoted; the critics say: I'm sorry, but I can't stop watching.",
+        "Unfortunately named, this lotion is liked by many.",
+    ],
+)
+def test_a_title_is_no_refusal(text: str) -> None:
+    assert failure_of(text, RULES) is None
+
+
+def test_an_answer_in_another_language_is_a_failure() -> None:
+    for text in (
+        "一部关于鲨鱼的惊悚片",
+        "\u0424\u0438\u043b\u044c\u043c \u043e\u0431 \u0430\u043a\u0443\u043b\u0435",
+        "서스펜스 영화",
+        "映画 Jaws は怖いです",
+    ):
+        assert flaws_of(text, "stop", RULES) == [LANGUAGE]
+    for text in (
+        "A film like \u4e03\u4eba\u306e\u4f8d, about seven warriors.",
+        "Am\u00e9lie, na\u00efve caf\u00e9",
+        "1984!",
+        "8 oz., 30 %",
+    ):
+        assert LANGUAGE not in flaws_of(text, "stop", RULES)
+    chinese = rules_of(
+        "\u6807\u9898\uff1a$title", system="\u4f60\u4e3a\u63a8\u8350\u7cfb\u7edf\u63cf\u8ff0\u7535\u5f71\u3002"
+    )
+    assert flaws_of("\u4e00\u90e8\u5173\u4e8e\u9ca8\u9c7c\u7684\u60ca\u609a\u7247", "stop", chinese) == []
+    assert flaws_of("A thriller about a shark.", "stop", chinese) == [LANGUAGE]
+    asked_for = rules_of(
+        "Title: $title", "\u4e00\u90e8\u5173\u4e8e\u9ca8\u9c7c\u7684\u60ca\u609a\u7247", system="Answer in Chinese."
+    )
+    assert failure_of("\u4e00\u90e8\u611f\u4eba\u7684\u7231\u60c5\u7247", asked_for) is None
+
+
+def test_a_copied_example_is_a_failure() -> None:
+    words = ANSWER.split()
+    copies = [
+        ANSWER,
+        ANSWER.upper().replace(";", "."),
+        ANSWER.replace("tense", "sad"),
+        " ".join(words[: len(words) * 2 // 3]),  # cut
+        f"{ANSWER} It is also about a ship, its crew of seven, a cat and a machine, and a strange signal.",
+        f"<think>What now?</think>{ANSWER}",
+    ]
+    for text in copies:
+        assert flaws_of(text, "stop", RULES) == [COPY], text
+    own = (
+        "Kinds: science fiction comedy, adventure; style: fast, colourful, many characters; mood: light, silly; "
+        "for: families who like action more than suspense; next: superhero films, space adventures, cartoons."
+    )
+    for text in (own, " ".join(words[::-1]), " ".join(words[:6]), "Kinds: thriller"):
+        assert failure_of(text, RULES) is None, text
+    short = rules_of("$title", "A film.")
+    assert failure_of("a film", short)
+    assert failure_of("A film about a shark.", short) is None
+
+
+@pytest.mark.parametrize("answer", ["user: x", "I'm sorry, but I can't.", "<think>x"])
+def test_an_example_that_would_be_refused_is_refused(answer: str) -> None:
+    with pytest.raises(ConfigError, match="would be refused"):
+        rules_of("Title: $title", answer)
+
+
+@given(st.text(max_size=200), st.sampled_from([None, "stop", "length"]))
+def test_any_text_is_judged_alike_by_both(text: str, reason: str | None) -> None:
+    failure, flaws = failure_of(text, RULES), flaws_of(text, reason, RULES)
+    assert (failure is None) == (not set(flaws) & {EMPTY, THOUGHT, REFUSAL, LANGUAGE, COPY, OFF_FORMAT})
+    assert (TRUNCATED in flaws) == (reason == "length")

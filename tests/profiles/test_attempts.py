@@ -35,5 +35,9 @@ def test_an_answer_cut_to_nothing_may_be_longer_where_there_is_room() -> None:
 def test_what_counts_as_cut_to_nothing() -> None:
     assert was_cut_to_nothing(" \n", "length")
     assert was_cut_to_nothing(None, "length")
+    assert was_cut_to_nothing("<think>It may be", "length")
+    assert was_cut_to_nothing("<think>It is.</think>", "length")
+    assert not was_cut_to_nothing("<think>It is.</think> This", "length")
+    assert not was_cut_to_nothing("<think>It may be", "stop")
     assert not was_cut_to_nothing("This", "length")
     assert not was_cut_to_nothing("", "stop")

@@ -129,6 +129,22 @@ def test_more_fields_and_fewer(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ([], {"enable_thinking": False, "effort": "low"}),
+        (['chat_template_kwargs={"effort": "high", "x": 1}'], {"enable_thinking": False, "effort": "high", "x": 1}),
+        (["chat_template_kwargs=null"], None),
+    ],
+)
+def test_options_of_the_chat_template_are_sent(serve: Serve, fields: list[str], sent: Any) -> None:
+    server = serve(lambda *_: good())
+    config = settings(server, request_fields=fields)
+    config.chat_options = ["enable_thinking=false", 'effort="low"']
+    ask(1, config)
+    assert server.requests[0].get("chat_template_kwargs") == sent
+
+
+@pytest.mark.parametrize(
     "bad",
     [
         refusal(500, "oops"),
@@ -412,6 +428,25 @@ def test_the_stage_asks_only_what_failed_when_it_runs_again(tmp_path: Path, serv
 
     assert profile(config, run).details["num_generated"] == 0
     assert len(server.asked()) == distinct + 5
+
+
+def test_a_refusal_is_asked_again_and_a_thought_cut_off(tmp_path: Path, serve: Serve) -> None:
+    def behaviour(message: str, attempt: int) -> Response:
+        if "Title: Space Opera" in message:
+            return good("I'm sorry, but I can't." if attempt == 0 else "A journey among stars.")
+        if "Title: Cooking" in message:
+            return good("<think>Hm, what to say", "length") if attempt == 0 else good("<think>Hm.</think>A good meal.")
+        return good("A profile.")
+
+    server = serve(behaviour)
+    config, run = prepared(tmp_path, server, "profile.retries=1", "data.item_kind=shows", "profile.max_users=0")
+    details = profile(config, run).details
+    assert (details["num_retried"], details["num_failed"]) == (10, 0)
+    table = run.stage("profile").read_table("items.parquet")
+    assert sorted(set(table[TEXT].to_pylist())) == ["A good meal.", "A journey among stars.", "A profile."]
+    assert all(" shows " in body["messages"][0]["content"] for body in server.requests)
+    room = {body["max_tokens"] for body in server.requests if "Title: Cooking" in body["messages"][-1]["content"]}
+    assert room == {12, 24}, "a thought that was cut may be longer"
 
 
 def test_a_full_disk_ends_the_asking(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,13 +37,15 @@ from sracl_dist.profiles.generate import (
 from sracl_dist.profiles.plan import ROWS
 from sracl_dist.profiles.prompt_table import PromptTable
 from sracl_dist.profiles.prompts import Prompt
-from sracl_dist.profiles.quality import off_format_pattern
+from sracl_dist.profiles.quality import answer_rules
 from sracl_dist.profiles.store import STORED, AnswerStore, best_answers
+from sracl_dist.profiles.template import Chat, Turn
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 real_engine = pytest.mark.usefixtures("ray_cluster")
-MARKS = off_format_pattern(["<data>\nTitle: $title\n</data>"])
+TURN = Turn(fields={}, answer="It is a film: a worked example.")
+RULES = answer_rules([Chat(message="<data>\nTitle: $title\n</data>", turns=(TURN,))])
 
 
 def prepared(folder: Path, *overrides: str) -> tuple[Config, RunFolder]:
@@ -130,8 +132,8 @@ def test_a_failing_prompt_is_asked_twice_and_is_a_row(
         asked.append(list(prompts))
         return generate_answers(prompts, language_model, config.profile, ray_cluster, set())
 
-    store = AnswerStore(run.stage("profile"), MARKS)
-    assert answer_all(prompts, ask, store, config.profile, MARKS) == 1
+    store = AnswerStore(run.stage("profile"), RULES)
+    assert answer_all(prompts, ask, store, config.profile, RULES) == 1
     assert [[(prompt.prompt_hash, prompt.attempt) for prompt in prompts] for prompts in asked] == [
         [("short", 1), ("long", 1), ("other", 1)],
         [("long", 2)],
@@ -140,7 +142,7 @@ def test_a_failing_prompt_is_asked_twice_and_is_a_row(
         [{KEY: key, PROMPT_HASH: hash_, NUM_PROMPT_TOKENS: 3} for key, hash_ in enumerate(("short", "long", "other"))],
         schema=ROWS,
     )
-    table = join_answers(rows, store.best(), "m", MARKS)
+    table = join_answers(rows, store.best(), "m", RULES)
     texts, errors = table[TEXT].to_pylist(), table[ERROR].to_pylist()
     assert texts[0]
     assert texts[2]
@@ -193,8 +195,8 @@ def test_engines_that_are_killed_are_replaced_and_no_answer_is_missing(
                 killed.add(pid)
             yield batch
 
-    store = AnswerStore(run.stage("profile"), MARKS)
-    answer_all(prompts, ask, store, config.profile, MARKS)
+    store = AnswerStore(run.stage("profile"), RULES)
+    answer_all(prompts, ask, store, config.profile, RULES)
     assert len(killed) == 2
     assert "profile: the engine died; asking" in capsys.readouterr().err
     best = store.best()
@@ -204,7 +206,7 @@ def test_engines_that_are_killed_are_replaced_and_no_answer_is_missing(
 
 def answers_of(*rows: dict[str, Any]) -> pa.Table:
     defaults = dict.fromkeys(STORED.names) | {ATTEMPT: 1, FINISH_REASON: "stop", NUM_OUTPUT_TOKENS: 9}
-    return best_answers(pa.Table.from_pylist([defaults | row for row in rows], schema=STORED), MARKS)
+    return best_answers(pa.Table.from_pylist([defaults | row for row in rows], schema=STORED), RULES)
 
 
 LOOP = "a film, a film, a film, a film"
@@ -216,12 +218,17 @@ BEST = answers_of(
     {PROMPT_HASH: "long", ERROR: "too long", FINISH_REASON: None, NUM_OUTPUT_TOKENS: None, NUM_PROMPT_TOKENS: 0},
     {PROMPT_HASH: "of old", ERROR: "the answer is empty", FINISH_REASON: "stop"},
     {PROMPT_HASH: "nobody's", TEXT: "A book."},
+    {PROMPT_HASH: "thinks", TEXT: "<think>Title: x? No.</think>A film."},
+    {PROMPT_HASH: "thinks on", TEXT: "<think>Title: x?", FINISH_REASON: "length"},
+    {PROMPT_HASH: "refuses", TEXT: "I'm sorry, but I can't."},
+    {PROMPT_HASH: "foreign", TEXT: "\u7535\u5f71"},
+    {PROMPT_HASH: "copies", TEXT: "It is a film, a worked example."},
 )
 
 
 def joined(*hashes: str) -> pa.Table:
     rows = [{KEY: key, PROMPT_HASH: hash_, NUM_PROMPT_TOKENS: 30} for key, hash_ in enumerate(hashes, start=1)]
-    return join_answers(pa.Table.from_pylist(rows, schema=ROWS), BEST, "m", MARKS)
+    return join_answers(pa.Table.from_pylist(rows, schema=ROWS), BEST, "m", RULES)
 
 
 def test_a_row_per_prompt_with_its_answer_or_its_error() -> None:
@@ -253,12 +260,26 @@ def test_a_row_per_prompt_with_its_answer_or_its_error() -> None:
     assert counts([table.slice(0, 4), table.slice(4)]) == {
         "num_failed": 5,
         "num_empty": 2,
+        "num_thought": 0,
+        "num_refusal": 0,
+        "num_language": 0,
+        "num_copy": 0,
         "num_truncated": 2,
         "num_repetitive": 1,
         "num_off_format": 1,
         "num_prompt_tokens": 242,
         "num_output_tokens": 54,
     }
+
+
+def test_thoughts_are_cut_off_and_what_describes_nothing_is_a_failure() -> None:
+    table = joined("thinks", "thinks on", "refuses", "foreign", "copies")
+    assert table[TEXT].to_pylist() == ["A film.", None, None, None, None]
+    assert table[FLAWS].to_pylist() == [[], ["thought", "truncated"], ["refusal"], ["language"], ["copy"]]
+    assert table[ERROR].null_count == 1
+    totals = counts([table])
+    assert totals["num_failed"] == 4
+    assert [totals[f"num_{flaw}"] for flaw in ("thought", "refusal", "language", "copy")] == [1, 1, 1, 1]
 
 
 def test_without_prompts_there_are_no_rows() -> None:

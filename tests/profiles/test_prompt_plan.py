@@ -10,18 +10,19 @@ import pytest
 from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, KEY, NUM_OUTPUT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.profiles.plan import Plan, first_keys, make_plan
-from sracl_dist.profiles.quality import off_format_pattern
+from sracl_dist.profiles.quality import answer_rules
 from sracl_dist.profiles.store import STORED, AnswerStore
+from sracl_dist.profiles.template import Chat
 from sracl_dist.profiles.texts import TrainingTexts
 from sracl_dist.run_folder import RunFolder
 
-MARKS = off_format_pattern(["<data>\nTitle: $title\n</data>"])
+RULES = answer_rules([Chat(message="<data>\nTitle: $title\n</data>")])
 SETTINGS = ProfileConfig(max_output_tokens=10, max_attempts=2)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> AnswerStore:
-    return AnswerStore(RunFolder(str(tmp_path)).stage("profile"), MARKS)
+    return AnswerStore(RunFolder(str(tmp_path)).stage("profile"), RULES)
 
 
 def fill(store: AnswerStore, *rows: dict[str, Any]) -> None:
@@ -34,7 +35,7 @@ def hashes_of(plan: Plan, kind: str) -> list[str]:
 
 
 def test_without_a_store_every_prompt_is_asked(texts: TrainingTexts, tokenizer: Any, store: AnswerStore) -> None:
-    plan = make_plan(SETTINGS, texts, tokenizer, store)
+    plan = make_plan(SETTINGS, texts, tokenizer, store, "films")
     assert plan.rows["items"][KEY].to_pylist() == [1, 2, 3, 4, 5, 6]
     assert plan.rows["users"][KEY].to_pylist() == [0, 1, 2]
     assert [prompt.prompt_hash for prompt in plan.to_ask] == [*hashes_of(plan, "items"), *hashes_of(plan, "users")]
@@ -50,7 +51,7 @@ def test_without_a_store_every_prompt_is_asked(texts: TrainingTexts, tokenizer: 
 
 
 def test_what_the_store_knows_is_not_asked_again(texts: TrainingTexts, tokenizer: Any, store: AnswerStore) -> None:
-    items = hashes_of(make_plan(SETTINGS, texts, tokenizer, store), "items")
+    items = hashes_of(make_plan(SETTINGS, texts, tokenizer, store, "films"), "items")
     good = {ATTEMPT: 1, TEXT: "A film.", FINISH_REASON: "stop", NUM_OUTPUT_TOKENS: 4}
     fill(
         store,
@@ -62,7 +63,7 @@ def test_what_the_store_knows_is_not_asked_again(texts: TrainingTexts, tokenizer
         {PROMPT_HASH: items[4], ATTEMPT: 1, TEXT: " ", FINISH_REASON: "length"},
         {PROMPT_HASH: "of another template", **good, NUM_OUTPUT_TOKENS: 1000},
     )
-    plan = make_plan(SETTINGS, texts, tokenizer, store)
+    plan = make_plan(SETTINGS, texts, tokenizer, store, "films")
     asked = {prompt.prompt_hash: prompt for prompt in plan.to_ask}
     assert set(asked) == {*items[1:2], *items[3:], *hashes_of(plan, "users")}
     assert [asked[items[place]].attempt for place in (1, 3, 4, 5)] == [2, 2, 2, 1]
@@ -70,14 +71,14 @@ def test_what_the_store_knows_is_not_asked_again(texts: TrainingTexts, tokenizer
     estimate = plan.estimate
     assert (estimate.num_to_ask, estimate.num_answered, estimate.num_given_up) == (7, 1, 1)
     assert estimate.expected_output_tokens == 28, "4 tokens each, as the one answer"
-    more = make_plan(ProfileConfig(max_output_tokens=10, max_attempts=3), texts, tokenizer, store)
+    more = make_plan(ProfileConfig(max_output_tokens=10, max_attempts=3), texts, tokenizer, store, "films")
     assert items[2] in {prompt.prompt_hash for prompt in more.to_ask}
 
 
 def test_equal_prompts_are_asked_once(texts: TrainingTexts, tokenizer: Any, store: AnswerStore, tmp_path: Path) -> None:
-    template = tmp_path / "user.txt"
-    template.write_text("Say who this is.\n---\nSomebody.")
-    plan = make_plan(ProfileConfig(user_template=str(template), max_items=0), texts, tokenizer, store)
+    template = tmp_path / "user.yaml"
+    template.write_text("message: Somebody.")
+    plan = make_plan(ProfileConfig(user_template=str(template), max_items=0), texts, tokenizer, store, "films")
     assert plan.rows["items"].num_rows == 0
     assert len(set(hashes_of(plan, "users"))) == 1
     assert len(plan.to_ask) == 1

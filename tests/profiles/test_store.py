@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, PROMPT_HASH, TEXT
 from sracl_dist.profiles.answers import UNAVAILABLE
-from sracl_dist.profiles.quality import off_format_pattern
+from sracl_dist.profiles.quality import answer_rules
 from sracl_dist.profiles.rate import Rate
 from sracl_dist.profiles.store import BEST, NUM_ATTEMPTS, NUM_FAILURES, STORED, AnswerStore, best_answers
+from sracl_dist.profiles.template import Chat
 from sracl_dist.run_folder import RunFolder, StageFolder
 
-MARKS = off_format_pattern(["<data>\nTitle: $title\n</data>"])
+RULES = answer_rules([Chat(message="<data>\nTitle: $title\n</data>")])
 
 
 def rows_of(*rows: tuple[str, int, str | None, str | None]) -> pa.Table:
@@ -47,7 +48,7 @@ def test_which_row_of_a_prompt_counts() -> None:
         ("failing", 1, None, "the engine died"),
         ("good", 1, "A book.", None),
     )
-    assert told(best_answers(rows, MARKS)) == {
+    assert told(best_answers(rows, RULES)) == {
         "mended": ("A film.", None, 2),
         "failing": ("Title: x", "the answer is off-format: it holds 'Title:'", 2),
         "good": ("A book.", None, 0),
@@ -58,14 +59,14 @@ def test_attempts_that_no_model_has_seen_are_no_failures() -> None:
     rows = rows_of(("a", 1, None, "down"), ("a", 2, "", None), ("a", 3, None, "down"))
     reasons = pa.array([UNAVAILABLE, None, UNAVAILABLE], pa.string())
     rows = rows.set_column(rows.schema.get_field_index(FINISH_REASON), STORED.field(FINISH_REASON), reasons)
-    best = best_answers(rows, MARKS)
+    best = best_answers(rows, RULES)
     assert told(best) == {"a": (None, "down", 1)}
     assert best[NUM_ATTEMPTS].to_pylist() == [3], "the next attempt is the fourth, and no double of another"
 
 
 def test_doubles_of_an_attempt_count_once() -> None:
     rows = rows_of(("a", 1, None, "no memory"), ("a", 1, None, "no memory"), ("a", 2, None, "no room"))
-    assert told(best_answers(rows, MARKS)) == {"a": (None, "no room", 2)}
+    assert told(best_answers(rows, RULES)) == {"a": (None, "no room", 2)}
 
 
 ROWS = st.lists(
@@ -84,8 +85,8 @@ ROWS = st.lists(
 def test_the_order_of_rows_and_doubles_do_not_matter(rows: list[Any], random: Any) -> None:
     mixed = [*rows, *random.sample(rows, len(rows) // 2)]
     random.shuffle(mixed)
-    best = told(best_answers(rows_of(*rows), MARKS))
-    assert told(best_answers(rows_of(*mixed), MARKS)) == best
+    best = told(best_answers(rows_of(*rows), RULES))
+    assert told(best_answers(rows_of(*mixed), RULES)) == best
     for hash_, (text, error, num_failures) in best.items():
         own = sorted((row for row in rows if row[0] == hash_), key=lambda row: row[1])
         usable = [row for row in own if row[3] is None and row[2] in ("A film.", "A book.")]
@@ -95,7 +96,7 @@ def test_the_order_of_rows_and_doubles_do_not_matter(rows: list[Any], random: An
 
 
 def test_what_is_committed_is_read_and_survives_compaction(folder: StageFolder) -> None:
-    store = AnswerStore(folder, MARKS)
+    store = AnswerStore(folder, RULES)
     assert told(store.best()) == {}
     store.compact()
     store.commit([])
@@ -112,7 +113,7 @@ def test_what_is_committed_is_read_and_survives_compaction(folder: StageFolder) 
 
 
 def test_a_kill_within_compaction_costs_no_attempt(folder: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = AnswerStore(folder, MARKS)
+    store = AnswerStore(folder, RULES)
     for attempt in (1, 2):
         store.commit([rows_of(("a", attempt, None, "no memory"))])
     with monkeypatch.context() as patch:
@@ -124,7 +125,7 @@ def test_a_kill_within_compaction_costs_no_attempt(folder: StageFolder, monkeypa
 
 
 def test_rates_are_kept_by_engine(folder: StageFolder) -> None:
-    store = AnswerStore(folder, MARKS)
+    store = AnswerStore(folder, RULES)
     assert store.rate("vllm m") is None
     store.keep_rate("vllm m", Rate(output_tokens_per_s=5.0, num_answers=3))
     store.keep_rate("endpoint m", Rate(output_tokens_per_s=9.0, num_answers=4))

@@ -6,6 +6,8 @@ from typing import Literal
 
 from sracl_dist.config.sections.fields import neutral, require
 
+MAX_KIND_CHARS = 100
+
 
 @dataclass(kw_only=True)
 class LogColumns:
@@ -90,6 +92,9 @@ class DataConfig:
     """How text files of `item_texts` are written."""
     category_separator: str = "|"
     """What separates categories within one string."""
+    item_kind: str | None = None
+    """What the items are, such as films or beauty products, for the prompts and their worked examples; null takes what
+    is known of the public set, else "items"."""
     events: list[str] = field(default_factory=list)
     """Kinds of event that count, such as [cart, purchase]; rows of others are left out and counted. Empty: all."""
     min_rating: float | None = None
@@ -128,6 +133,9 @@ class DataConfig:
         require(0 <= self.max_reject_share <= 1, "data.max_reject_share", self.max_reject_share, "use 0 to 1")
         check_format("data.format", self.format)
         check_format("data.item_format", self.item_format)
+        kind = self.item_kind
+        is_kind = kind is None or (bool(kind.strip()) and len(kind) <= MAX_KIND_CHARS and kind.isprintable())
+        require(is_kind, "data.item_kind", kind, f"use a few words, up to {MAX_KIND_CHARS} characters, or null")
         separator = self.category_separator
         require(bool(separator), "data.category_separator", separator, "quote it in YAML, for example '|'")
         files = self.source == "files"

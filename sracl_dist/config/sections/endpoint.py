@@ -1,12 +1,11 @@
 """How an endpoint is asked: where, with which key, how fast, and how patiently."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from sracl_dist.config.sections.fields import neutral, require
+from sracl_dist.config.sections.fields import named_values, neutral, require, require_named_values
 
 MAX_CONCURRENCY = 1000
 """Connections that the client keeps open at most."""
@@ -46,7 +45,7 @@ class EndpointConfig:
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         self._check_place()
-        self._check_request_fields()
+        require_named_values(self.request_fields, _key("request_fields"), OWN_FIELDS, example='top_p=0.9 or user="me"')
         concurrency = f"use 1 to {MAX_CONCURRENCY}"
         require(1 <= self.concurrency <= MAX_CONCURRENCY, _key("concurrency"), self.concurrency, concurrency)
         for name in ("timeout_s", "backoff_s", "max_backoff_s", "max_retry_after_s"):
@@ -67,8 +66,7 @@ class EndpointConfig:
 
     def fields_to_add(self) -> dict[str, Any]:
         """`request_fields` as names and values; a value of None takes the field out."""
-        pairs = (entry.partition("=") for entry in self.request_fields)
-        return {name.strip(): json.loads(text) for name, _, text in pairs}
+        return named_values(self.request_fields)
 
     def _check_place(self) -> None:
         # A key that was written here by mistake must not reach a log through the refusal.
@@ -80,19 +78,6 @@ class EndpointConfig:
         problem = _problem_of(self.url)
         shown = re.sub(r"[?#].*$", "?***", re.sub(r"^.*@", "***@", self.url, flags=re.DOTALL), flags=re.DOTALL)
         require(problem is None, _key("url"), shown, problem or "")
-
-    def _check_request_fields(self) -> None:
-        for entry in self.request_fields:
-            name, equals, text = entry.partition("=")
-            try:
-                json.dumps(json.loads(text), allow_nan=False)
-                readable = bool(equals and name.strip())
-            except (ValueError, RecursionError):
-                readable = False
-            mend = 'write NAME=JSON, for example top_p=0.9 or user="me"'
-            require(readable, _key("request_fields"), entry, mend)
-            own = name.strip() in OWN_FIELDS
-            require(not own, _key("request_fields"), entry, f"leave out {', '.join(OWN_FIELDS)}")
 
 
 def _key(name: str) -> str:

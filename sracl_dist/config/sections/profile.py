@@ -1,11 +1,30 @@
 """What the language model is asked, and how it runs."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from sracl_dist.config.sections.data import FileFormat, check_format
 from sracl_dist.config.sections.endpoint import EndpointConfig
-from sracl_dist.config.sections.fields import neutral, require
+from sracl_dist.config.sections.fields import named_values, neutral, require, require_named_values
+
+OWN_OPTIONS = (
+    "conversation",
+    "messages",
+    "tools",
+    "documents",
+    "chat_template",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tokenize",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
+    "return_dict",
+    "return_assistant_tokens_mask",
+    "tokenizer_kwargs",
+)
+"""Arguments with which a tokenizer's chat template is called; only the program sets them."""
 
 
 @dataclass(kw_only=True)
@@ -44,9 +63,12 @@ class ProfileConfig:
     files: ProfileFilesConfig = field(default_factory=ProfileFilesConfig)
     """Where finished profiles are."""
     item_template: str | None = None
-    """File with the item prompt; null takes sracl_dist/profiles/templates/item.txt."""
+    """File with the item prompt (YAML, see docs/models.md); null takes sracl_dist/profiles/templates/item.yaml."""
     user_template: str | None = None
-    """File with the user prompt; null takes sracl_dist/profiles/templates/user.txt."""
+    """File with the user prompt; null takes sracl_dist/profiles/templates/user.yaml."""
+    chat_options: list[str] = field(default_factory=list)
+    """Options of the model's chat template as NAME=JSON, for example [enable_thinking=false]; an endpoint is sent them
+    as chat_template_kwargs."""
     max_items: int | None = None
     """Profile only this many items, the most frequent in training first; the others keep their raw text; null: all."""
     max_users: int | None = None
@@ -58,7 +80,8 @@ class ProfileConfig:
     items_per_user: int = 50
     """User prompt: how many of the latest training items are shown."""
     max_prompt_tokens: int = 1024
-    """Longest prompt; histories lose their oldest items and texts their ends until it fits."""
+    """Longest prompt, with the worked examples: the last of them are left out where they would take more than three
+    quarters of it. Histories lose their oldest items and texts their ends until it fits."""
     max_output_tokens: int = 128
     """Longest answer."""
     temperature: float = 0.0
@@ -93,6 +116,10 @@ class ProfileConfig:
     commit_interval_s: float = neutral(5.0)
     """Finished answers reach the disk about this often; a kill also loses what the engines are working on."""
 
+    def options_of_chat(self) -> dict[str, Any]:
+        """`chat_options` as names and values."""
+        return named_values(self.chat_options)
+
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         for name in ("max_items", "max_users"):
@@ -124,6 +151,7 @@ class ProfileConfig:
             patient = stall_s > longest_s
             require(patient, "profile.stall_timeout_s", stall_s, f"use more than the endpoint's waits of {longest_s:g}")
         require(0 <= self.max_failed_share <= 1, "profile.max_failed_share", self.max_failed_share, "use 0 to 1")
+        require_named_values(self.chat_options, "profile.chat_options", OWN_OPTIONS, example="enable_thinking=false")
         formats = ("auto", "bfloat16", "float16", "float32")
         require(self.dtype in formats, "profile.dtype", self.dtype, f"use one of {', '.join(formats)}")
         if self.engine == "endpoint":
