@@ -379,6 +379,7 @@ def prepared(folder: Path, server: ChatServer, *overrides: str) -> tuple[Any, Ru
         "profile.endpoint.backoff_s=0.01",
         "profile.endpoint.max_retries=1",
         "profile.retries=0",
+        "profile.max_prompt_tokens=320",  # with room for whole histories
         *overrides,
     )
     run = RunFolder(config.run.dir)
