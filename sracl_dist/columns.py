@@ -56,6 +56,7 @@ FLAWS = "flaws"
 
 # Tables of embed and neighbours
 VECTOR = "vector"
+HAS_PROFILE = "has_profile"
 NEIGHBOURS = "neighbours"
 SCORES = "scores"
 

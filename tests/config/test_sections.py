@@ -77,6 +77,7 @@ PACKAGE = Path(sracl_dist.__file__).parent
         "profile.endpoint.request_fields=[stream=true]",
         "embed.max_tokens=1",
         "embed.batch_rows=0",
+        "embed.dimensions=0",
         "neighbours.num_neighbours=0",
         "neighbours.min_recall=-1",
         "model.width=0",

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
+from small_texts import item_text, sequences_of
 
-from sracl_dist.columns import KEY, TEXT, VECTOR
+from sracl_dist.columns import HAS_PROFILE, KEY, TEXT, VECTOR
 from sracl_dist.embed.encoder import TextEncoder
 from sracl_dist.embed.job import embed_texts, raw_text, text_to_embed
 from sracl_dist.embed.vectors import load_vectors
@@ -18,25 +20,30 @@ from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 
-def test_the_text_of_items_and_users(texts: TrainingTexts) -> None:
-    assert raw_text(texts, "items", 2, 20) == "Film number 2 (Studio; Drama)"
-    history = "Film number 1 (Studio; Drama). Film number 3 (Studio; Drama)"
-    assert raw_text(texts, "users", 1, 2) == history, "newest first, held-out items never"
+def test_the_text_of_items_and_users() -> None:
+    items = [item_text(1), item_text(2, description="A long story."), item_text(3)]
+    texts = TrainingTexts(items, sequences_of([[1, 2, 3, 1, 2], [3, 3, 2, 2]], 3))
+    assert raw_text(texts, "items", 1, 20) == "Film number 1 (Studio; Drama)"
+    assert raw_text(texts, "items", 2, 20) == "Film number 2 (Studio; Drama). A long story."
+    history = "Film number 3 (Studio; Drama). Film number 2 (Studio; Drama)"
+    assert raw_text(texts, "users", 0, 2) == history, "newest first, without descriptions, held-out items never"
 
 
 @pytest.mark.parametrize(
-    ("choice", "profile", "kind", "expected"),
+    ("choice", "profile", "before", "behind", "expected"),
     [
-        ("raw", "P", "items", "R"),
-        ("profile", "P", "items", "P"),
-        ("profile", None, "items", "R"),
-        ("raw_and_profile", "P", "items", "R. P"),
-        ("raw_and_profile", "P", "users", "P R"),
-        ("raw_and_profile", None, "users", "R"),
+        ("raw", "P.", "A", "Z", "A. Z"),
+        ("raw", None, "Who?", "Z", "Who? Z"),
+        ("profile", "P.", "A", "Z", "P."),
+        ("profile", None, "A", "", "A"),
+        ("raw_and_profile", "P.", "A", "Z", "A. P. Z"),
+        ("raw_and_profile", "P.", "", "Z", "P. Z"),
+        ("raw_and_profile", None, "A", "Z", "A. Z"),
+        ("raw_and_profile", None, "", "", ""),
     ],
 )
-def test_the_choice_of_text(choice: str, profile: str | None, kind: str, expected: str) -> None:
-    assert text_to_embed("R", profile, kind, choice) == expected
+def test_the_choice_of_text(choice: str, profile: str | None, before: str, behind: str, expected: str) -> None:
+    assert text_to_embed(before, behind, profile, choice) == expected
 
 
 @pytest.mark.ray
@@ -54,7 +61,7 @@ def test_the_stage_resumes_and_joins_by_key(tmp_path: Path) -> None:
     assert result.rows == {"items": NUM_ITEMS, "users": NUM_USERS}
     assert result.details == {"num_items_with_profile": 1, "num_users_with_profile": 1}
     texts = load_training_texts(run)
-    encoder = TextEncoder(resolve_model(config.embed.model), config.embed.max_tokens, 8)
+    encoder = TextEncoder(config.embed, resolve_model(config.embed.model))
     vectors = {kind: load_vectors(run, kind) for kind in ("items", "users")}
     for kind, key, row, profile in (
         ("items", 3, 2, "Third profile"),
@@ -62,17 +69,20 @@ def test_the_stage_resumes_and_joins_by_key(tmp_path: Path) -> None:
         ("users", 5, 5, "Fifth user"),
         ("users", 23, 23, None),
     ):
-        text = text_to_embed(raw_text(texts, kind, key, config.embed.items_per_user), profile, kind, "raw_and_profile")
+        raw = raw_text(texts, kind, key, config.embed.items_per_user)
+        before, behind = (raw, "") if kind == "items" else ("", raw)
+        text = text_to_embed(before, behind, profile, "raw_and_profile")
         np.testing.assert_allclose(vectors[kind][row], encoder.encode([text])[0], atol=1e-5)
 
     folder = run.stage("embed")
     names = folder.files("users/")
     assert len(names) == 2
+    assert folder.read_table(names[0], [KEY], pc.field(HAS_PROFILE))[KEY].to_pylist() == [5]
     kept = (tmp_path / "run/embed" / names[1]).stat().st_mtime_ns
     folder.delete(names[:1])
     with pytest.raises(StorageError, match="does not hold every key once"):
         load_vectors(run, "users")
-    embed_texts(config, run)
+    assert embed_texts(config, run).details == result.details, "those of committed shards count too"
     assert (tmp_path / "run/embed" / names[1]).stat().st_mtime_ns == kept, "a committed shard is not made again"
     np.testing.assert_array_equal(load_vectors(run, "users"), vectors["users"])
 

@@ -1,13 +1,23 @@
-"""The real packaged text encoder: pooling, order, length, meaning."""
+"""The packaged text encoder and tiny ones, against the network's states and arithmetic by hand."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from tiny_encoders import TANH, WIDTH, make_encoder
+from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from sracl_dist.config.sections import EmbedConfig
 from sracl_dist.embed.encoder import TextEncoder
-from sracl_dist.errors import SetupError
+from sracl_dist.errors import SetupError, StageError
 from sracl_dist.profiles.models import resolve_model
+
+TEXTS = ["one", "a much longer text about five different things", "two words", "", "one"]
 
 
 @pytest.fixture(scope="module")
@@ -17,24 +27,32 @@ def model() -> str:
 
 @pytest.fixture(scope="module")
 def encoder(model: str) -> TextEncoder:
-    return TextEncoder(model, max_tokens=64, batch_rows=2)
+    return TextEncoder(EmbedConfig(max_tokens=64, batch_rows=2), model)
 
 
-def test_vectors_are_the_normalised_means_of_token_states(encoder: TextEncoder, model: str) -> None:
-    text = "A shampoo for dry hair"
+def encoded(folder: Path, *texts: str, **settings: Any) -> NDArray[np.float32]:
+    return TextEncoder(EmbedConfig(max_tokens=32, batch_rows=2, **settings), str(folder)).encode(texts)
+
+
+@torch.inference_mode()
+def states_of(model: str | Path, text: str) -> Tensor:
+    """[tokens, width]: what the network says of a text."""
     inputs = AutoTokenizer.from_pretrained(model)(text, return_tensors="pt")
-    with torch.inference_mode():
-        mean = AutoModel.from_pretrained(model).eval()(**inputs).last_hidden_state[0].mean(dim=0)
-    expected = (mean / mean.norm()).numpy()
-    np.testing.assert_allclose(encoder.encode([text])[0], expected, atol=1e-5)
+    states: Tensor = AutoModel.from_pretrained(model).eval()(**inputs).last_hidden_state[0]
+    return states
 
 
-def test_order_and_company_do_not_matter(encoder: TextEncoder) -> None:
-    texts = ["one", "a much longer text about five different things", "two words", "", "one"]
-    vectors = encoder.encode(texts)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    for row, text in enumerate(texts):
-        np.testing.assert_allclose(vectors[row], encoder.encode([text])[0], atol=1e-5)
+def unit(vector: Tensor) -> NDArray[np.float32]:
+    numbers: NDArray[np.float32] = (vector / vector.norm()).detach().numpy()
+    return numbers
+
+
+def test_the_packaged_encoder_gives_the_normalised_means_of_token_states(encoder: TextEncoder, model: str) -> None:
+    vectors = encoder.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    for vector, text in zip(vectors, TEXTS, strict=True):
+        np.testing.assert_allclose(vector, unit(states_of(model, text).mean(dim=0)), atol=1e-5)
+        np.testing.assert_allclose(vector, encoder.encode([text])[0], atol=1e-5)
 
 
 def test_meaning_is_closer_than_wording(encoder: TextEncoder) -> None:
@@ -47,32 +65,78 @@ def test_long_texts_are_cut(encoder: TextEncoder) -> None:
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
-def test_long_texts_are_read_in_windows(model: str) -> None:
-    """Against the mean over all tokens of both windows, each with its own marks of beginning and end."""
-    text = " ".join(["word"] * 20 + ["cat"] * 7)
-    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-    states = []
-    with torch.inference_mode():
-        for piece in (ids[:14], ids[14:]):
-            states.append(network(torch.tensor([[begin, *piece, end]])).last_hidden_state[0])
-    mean = torch.cat(states).mean(dim=0)
-    encoder = TextEncoder(model, max_tokens=16, batch_rows=3, in_windows=True)
-    vectors = encoder.encode(["short", text, "word " * 20 + "dog " * 7, "short"])
-    np.testing.assert_allclose(vectors[1], (mean / mean.norm()).numpy(), atol=1e-5)
-    assert vectors[1] @ vectors[2] < 0.99, "the second window counts"
-    np.testing.assert_allclose(vectors[0], TextEncoder(model, 16, 1).encode(["short"])[0], atol=1e-5)
-    np.testing.assert_allclose(vectors[0], vectors[3], atol=1e-6)
+@pytest.mark.parametrize(
+    ("pooling", "pooled"),
+    [
+        ("mean_tokens", lambda states: states.mean(dim=0)),
+        ("cls_token", lambda states: states[0]),
+        ("max_tokens", lambda states: states.max(dim=0).values),
+        ("lasttoken", lambda states: states[-1]),
+    ],
+)
+def test_each_kind_of_pooling(tmp_path: Path, pooling: str, pooled: Any) -> None:
+    folder = make_encoder(tmp_path / "model", pooling)
+    for vector, text in zip(encoded(folder, *TEXTS), TEXTS, strict=True):
+        np.testing.assert_allclose(vector, unit(pooled(states_of(folder, text))), atol=1e-5)
 
 
-def test_more_tokens_than_the_encoder_reads_are_refused(model: str) -> None:
-    with pytest.raises(SetupError, match=r"embed.max_tokens is 513 but .* reads at most 512"):
-        TextEncoder(model, max_tokens=513, batch_rows=1)
+def test_a_folder_without_files_of_the_library_is_pooled_by_the_mean(tmp_path: Path) -> None:
+    folder = make_encoder(tmp_path / "model")
+    np.testing.assert_allclose(encoded(folder, "a text")[0], unit(states_of(folder, "a text").mean(dim=0)), atol=1e-5)
 
 
-def test_a_missing_model_is_refused(tmp_path: str) -> None:
-    with pytest.raises(SetupError, match="cannot be loaded"):
-        TextEncoder(str(tmp_path), max_tokens=8, batch_rows=1)
-    with pytest.raises(SetupError, match=r"packaged model nonesuch is unknown; use one of smollm2"):
-        resolve_model("package:nonesuch")
+def test_a_dense_layer_and_fewer_dimensions(tmp_path: Path) -> None:
+    weight, bias = torch.randn(6, WIDTH), torch.randn(6)
+    folder = make_encoder(tmp_path / "model", "cls_token", (weight, bias), TANH)
+    dense = torch.tanh(weight @ states_of(folder, "a text")[0] + bias)
+    np.testing.assert_allclose(encoded(folder, "a text")[0], unit(dense), atol=1e-5)
+    np.testing.assert_allclose(encoded(folder, "a text", dimensions=4)[0], unit(dense[:4]), atol=1e-5)
+    with pytest.raises(SetupError, match=r"embed\.dimensions is 7 but .* have 6"):
+        encoded(folder, "a text", dimensions=7)
+
+
+def test_prompts(tmp_path: Path) -> None:
+    """The model's default one, another, and none."""
+    settings = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "passage"}
+    folder = make_encoder(tmp_path / "model", "mean_tokens", settings=settings)
+    for prompt, text in ((None, "passage: a text"), ("query: ", "query: a text"), ("", "a text")):
+        expected = unit(states_of(folder, text).mean(dim=0))
+        np.testing.assert_allclose(encoded(folder, "a text", prompt=prompt)[0], expected, atol=1e-5)
+    plain = make_encoder(tmp_path / "plain", "mean_tokens")
+    assert not np.allclose(encoded(plain, "a text", prompt="query: "), encoded(plain, "a text"), atol=1e-3)
+
+
+def test_a_zero_vector_remains_zero_and_what_is_not_finite_is_told(tmp_path: Path) -> None:
+    folder = make_encoder(tmp_path / "model", "mean_tokens", (torch.zeros(3, WIDTH), torch.zeros(3)))
+    assert encoded(folder, "a text").tolist() == [[0, 0, 0]]
+    weights = load_file(folder / "model.safetensors")
+    row = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("dog")
+    weights["embeddings.word_embeddings.weight"][row] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert encoded(folder, "a cat").tolist() == [[0, 0, 0]]
+    with pytest.raises(StageError, match="'a dog'"):
+        encoded(folder, "a cat", "a dog", "another cat")
+
+
+def test_a_text_that_looks_like_a_picture_is_a_text(tmp_path: Path, encoder: TextEncoder, model: str) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"no picture")
+    for text in (str(picture), "http://localhost:1/picture.png"):
+        expected = unit(states_of(model, text).mean(dim=0))
+        np.testing.assert_allclose(encoder.encode([text])[0], expected, atol=1e-5)
+
+
+def test_more_tokens_than_the_model_has_positions_for_are_refused(model: str, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"embed\.max_tokens is 513 but .* reads at most 512"):
+        TextEncoder(EmbedConfig(max_tokens=513), model)
+
+
+def test_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither bars and reports of loading nor the library's remarks about prompts and versions."""
+    versions = {"sentence_transformers": "99.0.0"}
+    settings = {"prompts": {"query": "query: "}, "default_prompt_name": "query", "__version__": versions}
+    encoded(make_encoder(tmp_path / "model", "mean_tokens", settings=settings), *["a text"] * 20)
+    assert "".join(capfd.readouterr()) == ""
+    assert caplog.records == []

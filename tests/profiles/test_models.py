@@ -3,16 +3,16 @@
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from tiny_encoders import make_encoder
+from transformers import BertModel
 
-from sracl_dist.config.sections import ProfileConfig
+from sracl_dist.config.sections import EmbedConfig, ProfileConfig
 from sracl_dist.embed.encoder import TextEncoder
 from sracl_dist.errors import SetupError
 from sracl_dist.profiles.engine import engine_settings
@@ -28,12 +28,13 @@ class OwnModel(PreTrainedModel):
 """
 LOAD = """
 import sys
-from sracl_dist.config.sections import ProfileConfig
+from sracl_dist.config.sections import EmbedConfig, ProfileConfig
 from sracl_dist.errors import SetupError
 from sracl_dist.embed.encoder import TextEncoder
 from sracl_dist.profiles.language_model import model_and_tokenizer
 settings = ProfileConfig(model=sys.argv[1], max_prompt_tokens=16, max_output_tokens=8)
-for load in (lambda: TextEncoder(sys.argv[1], 8, 2), lambda: model_and_tokenizer(settings)):
+encoder = EmbedConfig(max_tokens=8)
+for load in (lambda: TextEncoder(encoder, sys.argv[1]), lambda: model_and_tokenizer(settings)):
     try:
         load()
     except SetupError as error:
@@ -43,14 +44,7 @@ for load in (lambda: TextEncoder(sys.argv[1], 8, 2), lambda: model_and_tokenizer
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A tiny encoder with the tokenizer of the packaged one."""
-    folder = tmp_path / "model"
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=30522, **sizes)).save_pretrained(folder)
-    for path in Path(resolve_model("package:all-minilm-l6-v2")).glob("*"):
-        if path.name.startswith("tokenizer") or path.name == "vocab.txt":
-            shutil.copy(path, folder)
-    return folder
+    return make_encoder(tmp_path / "model")
 
 
 def add_code(folder: Path, **settings: str) -> Path:
@@ -93,7 +87,7 @@ def test_a_model_that_needs_code_of_its_own_is_refused_and_nobody_is_asked(folde
 
 def test_code_next_to_a_model_that_is_known_is_left_alone(folder: Path) -> None:
     mark = add_code(folder)
-    assert TextEncoder(str(folder), 8, 2).encode(["a text"]).shape == (1, 8)
+    assert TextEncoder(EmbedConfig(max_tokens=8), str(folder)).encode(["a text"]).shape == (1, 8)
     assert not mark.exists()
 
 
@@ -103,7 +97,7 @@ def test_pickled_weights_are_not_read(folder: Path) -> None:
     with pytest.raises(SetupError, match=f"{folder} .*safetensors"):
         resolve_model(str(folder))
     with pytest.raises(SetupError, match=f"{folder} .*safetensors"):
-        TextEncoder(str(folder), 8, 2)
+        TextEncoder(EmbedConfig(max_tokens=8), str(folder))
 
 
 def test_the_engine_reads_no_pickled_weights_and_runs_no_code() -> None:
@@ -116,7 +110,7 @@ def test_the_engine_reads_no_pickled_weights_and_runs_no_code() -> None:
 def test_damaged_weights_are_told(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(SetupError, match=r"cannot be loaded .*embed\.model"):
-        TextEncoder(str(folder), 8, 2)
+        TextEncoder(EmbedConfig(max_tokens=8), str(folder))
 
 
 def test_a_folder_whose_name_is_not_utf8_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

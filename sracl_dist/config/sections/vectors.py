@@ -18,13 +18,15 @@ class EmbedConfig:
     items_per_user: int = 20
     """How many of the latest training items stand for a user in the raw text."""
     max_tokens: int = 256
-    """Tokens that the encoder reads at a time, which must not exceed what it was trained for."""
-    long_texts: Literal["cut", "windows"] = "cut"
-    """cut: what follows the first max_tokens is not read; windows: a long text is read in pieces of that length, whose
-    mean is its vector."""
+    """Tokens of a text that the encoder reads; what follows is cut. At most what the model has positions for."""
+    prompt: str | None = None
+    """Text that is put before every text, such as "query: " for the E5 family; null: the model's own default prompt;
+    an empty text: none."""
+    dimensions: int | None = None
+    """Length of the vectors, for models whose first numbers are meant to be used alone (Matryoshka); null: all."""
     precision: Literal["float32", "float16"] = "float32"
     """Number format of the vectors on disk; float16 takes half the room and changes a cosine in the fourth digit."""
-    shard_rows: int = neutral(1024)
+    shard_rows: int = neutral(4096)
     """Rows that are committed together."""
     batch_rows: int = neutral(64)
     """Texts encoded at a time."""
@@ -50,6 +52,8 @@ class EmbedConfig:
             require(getattr(self, name) >= 1, f"embed.{name}", getattr(self, name), "use 1 or more")
         require(self.max_tokens >= 8, "embed.max_tokens", self.max_tokens, "use 8 or more")
         check_format("embed.format", self.format)
+        wide = self.dimensions is None or self.dimensions >= 1
+        require(wide, "embed.dimensions", self.dimensions, "use 1 or more, or null")
 
 
 @dataclass(kw_only=True)
