@@ -10,9 +10,9 @@ import pytest
 from sracl_dist import cluster as cluster_module
 from sracl_dist import recommend as recommend_stage
 from sracl_dist.cluster import Cluster
+from sracl_dist.embed import job as embed_stage
 from sracl_dist.evaluate import job as evaluate_stage
 from sracl_dist.neighbours import job as neighbours_stage
-from sracl_dist.profiles import embed as embed_stage
 
 
 def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
