@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 
 from sracl_dist.cluster import Cluster
-from sracl_dist.columns import KEY, REASON, VALUE, VECTOR
+from sracl_dist.columns import HAS_PROFILE, KEY, REASON, VALUE, VECTOR
 from sracl_dist.config import Config
 from sracl_dist.data.rejects import NO_VECTOR, UNKNOWN_ID
 from sracl_dist.embed import from_file
@@ -117,7 +117,8 @@ def test_what_has_no_file_is_encoded(folder: Path, monkeypatch: pytest.MonkeyPat
     def encode(_: Any, __: Any, shards: list[Shard], commit: Any, **___: Any) -> None:
         for shard in shards:
             assert shard.kind == "users"
-            commit(shard, vectors_table(shard, np.eye(shard.num_rows, 7, dtype=np.float32), "float32"))
+            table = vectors_table(shard, np.eye(shard.num_rows, 7, dtype=np.float32), "float32")
+            commit(shard, table.append_column(HAS_PROFILE, pa.array([False] * shard.num_rows)))
 
     monkeypatch.setattr(
         "sracl_dist.embed.job.connected", lambda _: contextlib.nullcontext(Cluster(num_gpus=1, is_local=True))
