@@ -16,7 +16,8 @@ from synthetic import differences, write_run
 
 from sracl_dist.columns import KEY, TEXT
 from sracl_dist.config import Config
-from sracl_dist.embed.job import embed_texts, raw_text
+from sracl_dist.embed.job import embed_texts
+from sracl_dist.embed.texts import raw_text
 from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables

@@ -1,6 +1,8 @@
 """embed: one unit vector for every item and every user, from its profile, its raw text, or both."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,14 +10,16 @@ import pyarrow.compute as pc
 from sracl_dist.cluster import connected, map_shards
 from sracl_dist.columns import HAS_PROFILE
 from sracl_dist.config import Config
-from sracl_dist.config.sections import ClusterConfig, EmbedConfig
+from sracl_dist.config.sections import EmbedConfig
 from sracl_dist.embed.from_file import take_vectors
+from sracl_dist.embed.texts import text_of
 from sracl_dist.embed.vectors import FIRST_KEY, vectors_table
 from sracl_dist.errors import StorageError
+from sracl_dist.meter.job import measure_texts, stored_measures, texts_to_take
 from sracl_dist.observe import Progress
 from sracl_dist.profiles.models import resolve_model
 from sracl_dist.profiles.table import read_profiles
-from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
+from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import Shard, pending_shards, plan_shards
 from sracl_dist.stages import StageResult
@@ -42,11 +46,25 @@ def embed_texts(config: Config, run: RunFolder) -> StageResult:
         with_profile[shard.kind] += pc.sum(table[HAS_PROFILE]).as_py()
         progress.update(table.num_rows)
 
-    if pending:
-        _on_workers(config.cluster, settings, run, pending, commit)
+    measured = stored_measures(settings, run) if plan else {}
+    if pending or measured is None:
+        model = resolve_model(settings.model)
+        with connected(config.cluster) as cluster:
+            spread = partial(
+                map_shards,
+                num_workers=settings.num_workers,
+                cpus_per_worker=1 if cluster.num_gpus else cluster.cpus_for_each(settings.num_workers),
+                gpus_per_worker=1 if cluster.num_gpus else 0,
+            )
+            if measured is None:
+                measured = measure_texts(settings, run, model, spread)
+            spread(_make_embedder, (settings, model, run, texts_to_take(settings, measured)), pending, commit)
     progress.close()
-    counts = {f"num_{kind}_with_profile": num for kind, num in with_profile.items() if kind not in taken.kinds}
-    return StageResult(rows=num_rows, details=counts | taken.details, summary=taken.summary)
+    details: dict[str, Any] = {
+        f"num_{kind}_with_profile": num for kind, num in with_profile.items() if kind not in taken.kinds
+    }
+    details |= taken.details | ({"meter": measured} if measured else {})
+    return StageResult(rows=num_rows, details=details, summary=taken.summary)
 
 
 def plan_of_all(num_rows: dict[str, int], shard_rows: int) -> list[Shard]:
@@ -54,35 +72,6 @@ def plan_of_all(num_rows: dict[str, int], shard_rows: int) -> list[Shard]:
     return [
         shard for kind, first in FIRST_KEY.items() for shard in plan_shards(kind, first, num_rows[kind], shard_rows)
     ]
-
-
-def raw_text(texts: TrainingTexts, kind: str, key: int, items_per_user: int) -> str:
-    """What the user's own data say: an item's line and description, or a user's latest training items."""
-    return text_to_embed(*_before_and_behind(texts, kind, key, items_per_user), None, "raw")
-
-
-def text_to_embed(before: str, behind: str, profile: str | None, choice: str) -> str:
-    """The chosen text: raw, a profile, or both with the profile between what is short and what is long.
-
-    The encoder cuts a text at its end, so what may fill the whole length is last.
-    """
-    if choice == "profile" and profile:
-        return profile
-    text = before
-    for part in (profile if choice == "raw_and_profile" else None, behind):
-        if text and part:
-            text += " " if text.endswith((".", "!", "?")) else ". "
-        text += part or ""
-    return text
-
-
-def _before_and_behind(texts: TrainingTexts, kind: str, key: int, items_per_user: int) -> tuple[str, str]:
-    """The raw text in two: what is short, and what may fill the whole length, a history with its newest item first."""
-    if kind == "items":
-        item = texts.item(key)
-        return item.line, item.description
-    latest = texts.history(key)[-items_per_user:]
-    return "", ". ".join(texts.item(item).line for item in reversed(latest))
 
 
 def _num_rows(run: RunFolder) -> dict[str, int]:
@@ -100,28 +89,10 @@ def _num_with_profile(folder: StageFolder, committed: list[Shard]) -> dict[str, 
     return nums
 
 
-def _on_workers(
-    cluster_config: ClusterConfig,
-    settings: EmbedConfig,
-    run: RunFolder,
-    pending: list[Shard],
-    commit: Callable[[Shard, pa.Table], None],
-) -> None:
-    model = resolve_model(settings.model)
-    with connected(cluster_config) as cluster:
-        map_shards(
-            _make_embedder,
-            (settings, model, run),
-            pending,
-            commit,
-            num_workers=settings.num_workers,
-            cpus_per_worker=1 if cluster.num_gpus else cluster.cpus_for_each(settings.num_workers),
-            gpus_per_worker=1 if cluster.num_gpus else 0,
-        )
-
-
-def _make_embedder(settings: EmbedConfig, model: str, run: RunFolder) -> Callable[[Shard], pa.Table]:
-    """Runs in a worker: load the encoder and the texts once."""
+def _make_embedder(
+    settings: EmbedConfig, model: str, run: RunFolder, choices: dict[str, str]
+) -> Callable[[Shard], pa.Table]:
+    """Runs in a worker: load the encoder and the texts once. `choices` has the text to take, by kind."""
     from sracl_dist.embed.encoder import TextEncoder
 
     encoder = TextEncoder(settings, model)
@@ -131,7 +102,7 @@ def _make_embedder(settings: EmbedConfig, model: str, run: RunFolder) -> Callabl
         keys = range(shard.start, shard.stop)
         profiles = read_profiles(run, shard.kind, shard.start, shard.stop)
         chosen = [
-            text_to_embed(*_before_and_behind(texts, shard.kind, key, settings.items_per_user), profile, settings.text)
+            text_of(texts, shard.kind, key, profile, choices[shard.kind], settings.items_per_user)
             for key, profile in zip(keys, profiles, strict=True)
         ]
         vectors = encoder.encode(chosen)

@@ -11,7 +11,8 @@ from small_texts import item_text, sequences_of
 
 from sracl_dist.columns import HAS_PROFILE, KEY, TEXT, VECTOR
 from sracl_dist.embed.encoder import TextEncoder
-from sracl_dist.embed.job import embed_texts, raw_text, text_to_embed
+from sracl_dist.embed.job import embed_texts
+from sracl_dist.embed.texts import raw_text, text_to_embed
 from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.errors import StorageError
 from sracl_dist.profiles.models import resolve_model
@@ -59,7 +60,10 @@ def test_the_stage_resumes_and_joins_by_key(tmp_path: Path) -> None:
 
     result = embed_texts(config, run)
     assert result.rows == {"items": NUM_ITEMS, "users": NUM_USERS}
+    meter = result.details.pop("meter")
     assert result.details == {"num_items_with_profile": 1, "num_users_with_profile": 1}
+    assert meter["num_with_profile"] == {"items": 1, "users": 1}
+    assert set(meter["table"]["items"]["overlap"]) == {"chance", "raw", "profile", "raw_and_profile"}
     texts = load_training_texts(run)
     encoder = TextEncoder(config.embed, resolve_model(config.embed.model))
     vectors = {kind: load_vectors(run, kind) for kind in ("items", "users")}

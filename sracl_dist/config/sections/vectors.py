@@ -6,6 +6,9 @@ from typing import Literal
 from sracl_dist.config.sections.data import FileFormat, check_format
 from sracl_dist.config.sections.fields import neutral, require
 
+MIN_METER_ROWS, MAX_METER_ROWS = 20, 10_000
+"""Below, nothing is told from chance; above, the tables of all pairs take more than a gigabyte."""
+
 
 @dataclass(kw_only=True)
 class EmbedConfig:
@@ -13,8 +16,13 @@ class EmbedConfig:
 
     model: str = "package:all-minilm-l6-v2"
     """Hugging Face id, local folder, or `package:` and a name of docs/models.md."""
-    text: Literal["raw_and_profile", "profile", "raw"] = "raw_and_profile"
-    """What is encoded: the item's or history's own text, the profile, or both; without a profile, the raw text."""
+    text: Literal["raw_and_profile", "profile", "raw", "auto"] = "raw_and_profile"
+    """What is encoded: the item's or history's own text, the profile, or both; without a profile, the raw text. auto:
+    for items and for users that of the three whose nearest have most in common in training, raw text where no other is
+    clearly better."""
+    meter_rows: int = 500
+    """So many items and users are encoded in each of these ways and measured before the rest, for `auto` and for the
+    report; 0 measures nothing."""
     items_per_user: int = 20
     """How many of the latest training items stand for a user in the raw text."""
     max_tokens: int = 256
@@ -54,6 +62,11 @@ class EmbedConfig:
         check_format("embed.format", self.format)
         wide = self.dimensions is None or self.dimensions >= 1
         require(wide, "embed.dimensions", self.dimensions, "use 1 or more, or null")
+        rows = self.meter_rows
+        enough = f"use {MIN_METER_ROWS} to {MAX_METER_ROWS}, or 0 to measure nothing"
+        require(rows == 0 or MIN_METER_ROWS <= rows <= MAX_METER_ROWS, "embed.meter_rows", rows, enough)
+        measures = rows > 0 or self.text != "auto"
+        require(measures, "embed.meter_rows", rows, f"use {MIN_METER_ROWS} or more with embed.text=auto")
 
 
 @dataclass(kw_only=True)

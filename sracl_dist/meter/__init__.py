@@ -1,0 +1,1 @@
+"""What texts are worth before they are used: small tables about vectors, from training interactions alone."""

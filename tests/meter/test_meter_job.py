@@ -1,0 +1,128 @@
+"""The meter within embed: what it finds on a log where profiles are known to be better or worse, and resuming."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from in_process import work_in_this_process
+from numpy.typing import NDArray
+from small_run import GENRES, NUM_ITEMS, NUM_USERS, small_config, write_log
+
+from sracl_dist.columns import KEY, TEXT
+from sracl_dist.config import Config
+from sracl_dist.embed.job import embed_texts
+from sracl_dist.embed.vectors import load_vectors
+from sracl_dist.meter.job import METER_FILE
+from sracl_dist.profiles.texts import load_training_texts
+from sracl_dist.run_folder import RunFolder
+from sracl_dist.stages import STAGES, run_stage, stage_status
+
+
+class WordCounter:
+    """An encoder to which texts are alike that share words; the real one is that of the tests of embed."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = np.zeros((len(texts), 256), np.float32)
+        for row, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()):
+                vectors[row, zlib.crc32(word.encode()) % 256] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def nameless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, RunFolder]:
+    """Items go by numbers, and only their profiles tell their genre."""
+    work_in_this_process(monkeypatch)
+    monkeypatch.setattr("sracl_dist.embed.encoder.TextEncoder", WordCounter)
+    write_log(tmp_path)
+    lines = [f"i{item:02d},number {item},,{GENRES[item % 4]}" for item in range(NUM_ITEMS)]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,title,brand,categories", *lines]) + "\n")
+    config = small_config(tmp_path, "embed.text=auto", "data.item_columns.categories=null")
+    run = RunFolder(config.run.dir)
+    run_stage(STAGES["prepare"], config, run, stage_status(STAGES["prepare"], config, run).draft)
+    return config, run
+
+
+def write_profiles(run: RunFolder, *, are_good: bool) -> None:
+    texts = load_training_texts(run)
+    random = np.random.default_rng(0)
+
+    def genre(item: int) -> str:
+        number = int(texts.item(item).title.split()[-1]) if are_good else int(random.integers(4))
+        return GENRES[number % 4]
+
+    items = [f"A very fine {genre(item)}." for item in range(1, NUM_ITEMS + 1)]
+    users = [", ".join(genre(item) for item in texts.history(user)) for user in range(NUM_USERS)]
+    folder = run.stage("profile")
+    folder.write_table("items.parquet", pa.table({KEY: range(1, NUM_ITEMS + 1), TEXT: items}))
+    folder.write_table("users.parquet", pa.table({KEY: range(NUM_USERS), TEXT: users}))
+
+
+def test_good_profiles_are_chosen(nameless: tuple[Config, RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
+    config, run = nameless
+    write_profiles(run, are_good=True)
+    meter = embed_texts(config, run).details["meter"]
+    items = meter["table"]["items"]
+    assert items["overlap"]["profile"] > items["overlap"]["raw"]
+    assert items["chosen_together"]["profile"] > items["chosen_together"]["chance"]
+    assert "same_category" not in items
+    assert meter["chosen"]["items"] in ("profile", "raw_and_profile")
+    assert meter["num_rows"] == {"items": NUM_ITEMS - 1, "users": NUM_USERS} or meter["num_rows"]["items"] == NUM_ITEMS
+    assert meter["why"] in capsys.readouterr().err
+    assert run.stage("embed").read_json(METER_FILE) == meter
+
+
+def test_bad_profiles_are_not(nameless: tuple[Config, RunFolder]) -> None:
+    config, run = nameless
+    write_profiles(run, are_good=False)
+    assert embed_texts(config, run).details["meter"]["chosen"] == {"items": "raw", "users": "raw"}
+
+
+def test_a_resumed_stage_takes_the_same_text(nameless: tuple[Config, RunFolder]) -> None:
+    """Whatever the meter would find now."""
+    config, run = nameless
+    write_profiles(run, are_good=True)
+    chosen = embed_texts(config, run).details["meter"]["chosen"]["items"]
+    before = load_vectors(run, "items")
+    folder = run.stage("embed")
+    stored: dict[str, Any] = folder.read_json(METER_FILE)
+    write_profiles(run, are_good=False)
+    folder.delete(folder.files("items/")[:1])
+    embed_texts(config, run)
+    assert folder.read_json(METER_FILE) == stored
+    assert stored["chosen"]["items"] == chosen
+    write_profiles(run, are_good=True)
+    folder.delete(folder.files("items/"))
+    embed_texts(config, run)
+    np.testing.assert_allclose(load_vectors(run, "items"), before, atol=1e-5)
+    folder.write_json(METER_FILE, stored | {"chosen": {"items": "raw", "users": "raw"}})
+    folder.delete(folder.files("items/"))
+    embed_texts(config, run)
+    assert np.abs(load_vectors(run, "items") - before).max() > 0.01
+
+
+def test_without_profiles_there_is_raw_text_alone(nameless: tuple[Config, RunFolder]) -> None:
+    config, run = nameless
+    empty = pa.table({KEY: pa.array([], pa.int64()), TEXT: pa.array([], pa.string())})
+    for kind in ("items", "users"):
+        run.stage("profile").write_table(f"{kind}.parquet", empty)
+    meter = embed_texts(config, run).details["meter"]
+    assert meter["chosen"] == {"items": "raw", "users": "raw"}
+    assert set(meter["table"]["users"]["overlap"]) == {"chance", "raw"}
+    assert "found_first" not in meter["table"]["items"]
+
+
+def test_it_can_be_turned_off(nameless: tuple[Config, RunFolder], tmp_path: Path) -> None:
+    _, run = nameless
+    write_profiles(run, are_good=True)
+    result = embed_texts(small_config(tmp_path, "embed.meter_rows=0", "embed.text=raw"), run)
+    assert "meter" not in result.details
+    assert not run.stage("embed").exists(METER_FILE)
