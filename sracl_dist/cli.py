@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sracl_dist.config import Config, load_config
-from sracl_dist.errors import SraclError, was_interrupted
+from sracl_dist.errors import ConfigError, SraclError, brief, was_interrupted
 from sracl_dist.observe import duration, quiet_libraries, say, show_bug
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.run_folder.locations import shown_location
@@ -22,6 +22,8 @@ STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 Work = Callable[[Config, RunFolder], object]
+Trial = Callable[[RunFolder, Sequence[tuple[str, Config]], int], object]
+"""From the run, the configurations to compare (what differs, in words, and the whole) and the number of rows."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -35,9 +37,33 @@ class ArgumentParser(argparse.ArgumentParser):
         super().error(visible(message))
 
 
-def stage_job(name: str, manual: str | None, argv: Sequence[str] | None = None, *, dry_run: Work | None = None) -> int:
-    """Run one stage as a program, or `dry_run` in its place where --dry-run is given; returns the exit status."""
+def stage_job(
+    name: str,
+    manual: str | None,
+    argv: Sequence[str] | None = None,
+    *,
+    dry_run: Work | None = None,
+    trial: Trial | None = None,
+) -> int:
+    """Run one stage as a program, or in its place `dry_run` or `trial`, where --dry-run or --trial is given.
+
+    Returns:
+        The exit status.
+    """
     stage = STAGES[name]
+    options = parse_arguments(manual, argv, offers_dry_run=dry_run is not None, offers_trial=trial is not None)
+
+    def try_out() -> None:
+        texts = ["", *options.variants]
+        variants = [(text, load_config(options.config, [*options.overrides, *_of_stage(name, text)])) for text in texts]
+        config = variants[0][1]
+        run = RunFolder(config.run.dir, config.run.tables)
+        require_inputs(stage, config, run)
+        if trial is not None:
+            trial(run, variants, options.trial)
+
+    if trial is not None and options.trial is not None:
+        return exit_status(try_out)
 
     def only_tell(config: Config, run: RunFolder) -> None:
         require_inputs(stage, config, run)
@@ -49,12 +75,33 @@ def stage_job(name: str, manual: str | None, argv: Sequence[str] | None = None, 
         argv,
         lambda config, run: run_one(stage, config, run),
         dry_run=None if dry_run is None else only_tell,
+        arguments=options,
     )
 
 
-def job(manual: str | None, argv: Sequence[str] | None, work: Work, *, dry_run: Work | None = None) -> int:
-    """Parse arguments, load the configuration and do `work`; returns the exit status as `exit_status` does."""
-    arguments = parse_arguments(manual, argv, offers_dry_run=dry_run is not None)
+def _of_stage(name: str, text: str) -> list[str]:
+    """The overrides of a --with, which may only be of the stage's own section."""
+    try:
+        overrides = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--with {brief(text)} cannot be read ({error}); close the quotes.") from None
+    for override in overrides:
+        if not override.startswith(f"{name}."):
+            raise ConfigError(f"--with names {brief(override)}; name settings of {name}. only.")
+    return overrides
+
+
+def job(
+    manual: str | None,
+    argv: Sequence[str] | None,
+    work: Work,
+    *,
+    dry_run: Work | None = None,
+    arguments: argparse.Namespace | None = None,
+) -> int:
+    """Parse arguments unless they are given, load the configuration and do `work`; returns as `exit_status` does."""
+    if arguments is None:
+        arguments = parse_arguments(manual, argv, offers_dry_run=dry_run is not None)
 
     def load_and_work() -> None:
         config = load_config(arguments.config, arguments.overrides)
@@ -101,15 +148,27 @@ def _hide_jobs_from_imports() -> None:
 
 
 def parse_arguments(
-    manual: str | None, argv: Sequence[str] | None, *, offers_dry_run: bool = False
+    manual: str | None, argv: Sequence[str] | None, *, offers_dry_run: bool = False, offers_trial: bool = False
 ) -> argparse.Namespace:
-    """The two arguments of every job, a configuration file and overrides, and --dry-run where the job offers it."""
+    """The two arguments of every job, a configuration file and overrides, and those of what else the job offers."""
     parser = ArgumentParser(description=manual)
     parser.add_argument("--config", required=True, help="YAML file; its keys are described in docs/configuration.md")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that override the file")
     if offers_dry_run:
         parser.add_argument("--dry-run", action="store_true", help="say what the stage would do and cost, and stop")
-    return parser.parse_intermixed_args(argv)
+    if not offers_trial:
+        return parser.parse_intermixed_args(argv)
+    parser.add_argument("--trial", type=int, metavar="ROWS", help="do it for so many items and users, and measure them")
+    with_help = "--trial: compare with these settings, such as 'profile.model=...'; may be given several times"
+    parser.add_argument("--with", dest="variants", action="append", default=[], metavar="SETTINGS", help=with_help)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.trial is not None and arguments.trial < 1:
+        parser.error(f"--trial is {arguments.trial}; use 1 or more")
+    if arguments.trial is None and arguments.variants:
+        parser.error("--with compares variants of a trial; add --trial ROWS")
+    if arguments.trial is not None and offers_dry_run and arguments.dry_run:
+        parser.error("--trial and --dry-run exclude each other; leave one of them out")
+    return arguments
 
 
 def run_one(stage: Stage, config: Config, run: RunFolder) -> bool:

@@ -11,6 +11,7 @@ from sracl_dist.config import Config
 from sracl_dist.report.data_section import data_section
 from sracl_dist.report.elements import TITLE_CHARS, Section, clipped, count, metric
 from sracl_dist.report.lookups import METRICS_FILE, Source
+from sracl_dist.report.meter_section import meter_section
 from sracl_dist.report.neighbour_samples import neighbours_section
 from sracl_dist.report.profile_samples import profiles_section
 from sracl_dist.report.recommendation_samples import recommendations_section
@@ -58,6 +59,7 @@ def render(config: Config, run: RunFolder) -> str:
     sections = [
         data_section(source),
         profiles_section(source),
+        meter_section(source),
         neighbours_section(source),
         training_section(source),
         *search_sections(source),

@@ -1,8 +1,5 @@
 """The meter within embed: what it finds on a log where profiles are known to be better or worse, and resuming."""
 
-import re
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from in_process import work_in_this_process
-from numpy.typing import NDArray
 from small_run import GENRES, NUM_ITEMS, NUM_USERS, small_config, write_log
+from word_counter import WordCounter
 
 from sracl_dist.columns import KEY, TEXT
 from sracl_dist.config import Config
@@ -21,20 +18,6 @@ from sracl_dist.meter.job import METER_FILE
 from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
-
-
-class WordCounter:
-    """An encoder to which texts are alike that share words; the real one is that of the tests of embed."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors = np.zeros((len(texts), 256), np.float32)
-        for row, text in enumerate(texts):
-            for word in re.findall(r"\w+", text.lower()):
-                vectors[row, zlib.crc32(word.encode()) % 256] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from sracl_dist.shards import Shard
 SECTIONS = [
     "data",
     "profiles",
+    "meter",
     "neighbours",
     "training",
     "metrics",

@@ -10,6 +10,8 @@ from sracl_dist.config.sections.fields import named_values, neutral, require, re
 MAX_CONCURRENCY = 1000
 """Connections that the client keeps open at most."""
 MAX_WAIT_S = 86_400.0
+PRICES = ("price_per_million_input_tokens", "price_per_million_output_tokens")
+MAX_PRICE = 1e6
 OWN_FIELDS = ("model", "messages", "stream", "n")
 """Fields of a request that only the program sets."""
 
@@ -42,10 +44,16 @@ class EndpointConfig:
     max_failures_in_a_row: int | None = neutral(100)
     """The stage stops when so many prompts in a row have no answer, as when a server is down; null: never."""
 
+    price_per_million_input_tokens: float | None = neutral(None)
+    """What the provider takes for a million tokens of prompts, in any currency, for --trial; null: no money is told."""
+    price_per_million_output_tokens: float | None = neutral(None)
+    """The same for answers."""
+
     def check(self) -> None:
         """Raise ValueError for an impossible value."""
         self._check_place()
         require_named_values(self.request_fields, _key("request_fields"), OWN_FIELDS, example='top_p=0.9 or user="me"')
+        self._check_prices()
         concurrency = f"use 1 to {MAX_CONCURRENCY}"
         require(1 <= self.concurrency <= MAX_CONCURRENCY, _key("concurrency"), self.concurrency, concurrency)
         for name in ("timeout_s", "backoff_s", "max_backoff_s", "max_retry_after_s"):
@@ -78,6 +86,14 @@ class EndpointConfig:
         problem = _problem_of(self.url)
         shown = re.sub(r"[?#].*$", "?***", re.sub(r"^.*@", "***@", self.url, flags=re.DOTALL), flags=re.DOTALL)
         require(problem is None, _key("url"), shown, problem or "")
+
+    def _check_prices(self) -> None:
+        prices = {name: getattr(self, name) for name in PRICES}
+        for name, price in prices.items():
+            possible = price is None or 0 <= price <= MAX_PRICE
+            require(possible, _key(name), price, f"use 0 to {MAX_PRICE:.0f}, or null")
+            both = (price is None) == (self.price_per_million_input_tokens is None)
+            require(both, _key(name), price, f"set both or neither of {' and '.join(PRICES)}")
 
 
 def _key(name: str) -> str:
