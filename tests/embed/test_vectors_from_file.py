@@ -57,7 +57,12 @@ def item_rows() -> Rows:
 
 def config_of(folder: Path, items: list[str] | None = None, users: list[str] | None = None, *more: str) -> Config:
     items, users = ([str(folder / name) for name in names or ()] for names in (items, users))
-    lists = [f"embed.items={json.dumps(items)}", f"embed.users={json.dumps(users)}", "embed.text=raw"]
+    lists = [
+        f"embed.items={json.dumps(items)}",
+        f"embed.users={json.dumps(users)}",
+        "embed.text=raw",
+        "embed.meter_rows=0",
+    ]
     return small_config(folder, "profile.engine=file", *lists, *more)
 
 
