@@ -104,7 +104,7 @@ STAGES = {
             inputs=("prepare",),
             external="sracl_dist.profiles.facts:profile_facts",
             keep=("generated/",),
-            version=4,  # answers are judged by more rules, and lose their thoughts
+            version=4,  # the tables are shards, and answers are judged by more rules and lose their thoughts
         ),
         Stage(
             name="embed",

@@ -1,4 +1,4 @@
-"""Tasks of prepare: in this process where the log is small, on Ray's workers where it is large."""
+"""Tasks of a stage: in this process where there is little to do, on Ray's workers where there is much."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +28,7 @@ class Tasks:
         size: Callable[[Task], int],
         is_done: Callable[[Task], bool],
         unit: str = "rows",
+        on_result: Callable[[Task, Any], None] | None = None,
     ) -> None:
         """Do the tasks that are not done yet, with a progress line.
 
@@ -39,10 +40,17 @@ class Tasks:
             size: how large a task is, for the progress line.
             is_done: whether a task was committed before.
             unit: of the size.
+            on_result: takes what a task returned.
         """
         pending = [task for task in tasks if not is_done(task)]
         total = sum(map(size, tasks))
         progress = Progress(label, total, unit, done=total - sum(map(size, pending)))
+
+        def finish(task: Task, result: Any) -> None:
+            if on_result is not None:
+                on_result(task, result)
+            progress.update(size(task))
+
         if self.num_workers:
             from sracl_dist.cluster import map_shards  # a small log is prepared before Ray is even imported
 
@@ -50,14 +58,13 @@ class Tasks:
                 make,
                 arguments,
                 pending,
-                lambda task, _: progress.update(size(task)),
+                finish,
                 num_workers=self.num_workers,
             )
         elif pending:
             process = make(*arguments)
             for task in pending:
-                process(task)
-                progress.update(size(task))
+                finish(task, process(task))
         if pending:
             progress.close()
 

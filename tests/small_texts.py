@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sracl_dist.profiles.texts import ItemText
+from sracl_dist.profiles.item_text import ItemText
 from sracl_dist.sequences import Sequences
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from small_run import NUM_ITEMS, small_config, write_log
 from synthetic import differences, write_run
 
-from sracl_dist.columns import KEY, TEXT
 from sracl_dist.config import Config
 from sracl_dist.embed.job import embed_texts
 from sracl_dist.embed.texts import raw_text
@@ -130,9 +128,6 @@ def test_what_the_terms_look_up_in_the_histories(runs: list[tuple[Config, RunFol
 @pytest.mark.usefixtures("ray_cluster")
 def test_vectors_and_neighbours(runs: list[tuple[Config, RunFolder]]) -> None:
     for config, run in runs:
-        for kind in ("items", "users"):
-            empty = pa.table({KEY: pa.array([], pa.int64()), TEXT: pa.array([], pa.string())})
-            run.stage("profile").write_table(f"{kind}.parquet", empty)
         embed_texts(config, run)
         build_neighbours(config, run)
     (_, own), (_, other) = runs

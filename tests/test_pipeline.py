@@ -68,7 +68,7 @@ def test_profiles_written_before_the_kill_are_not_generated_again(killed: tuple[
     _, run, answered = killed
     manifest = run.stage("profile").manifest()
     assert manifest is not None
-    tables = [run.stage("profile").read_table(f"{kind}.parquet") for kind in ("items", "users")]
+    tables = [run.stage("profile").read_shards(f"{kind}/") for kind in ("items", "users")]
     hashes = [text for table in tables for text in table[PROMPT_HASH].to_pylist()]
     assert 0 < len(answered) < len(set(hashes))
     assert manifest.details["num_generated"] == len(set(hashes)) - len(answered)

@@ -241,8 +241,8 @@ def finish_profiles(programs: Programs, config: Path, run: RunFolder, undisturbe
     manifest = folder.manifest()
     assert manifest is not None
     hashes = set()
-    for name in ("items.parquet", "users.parquet"):
-        own, other = (one.stage("profile").read_table(name) for one in (run, undisturbed))
+    for name in ("items/", "users/"):
+        own, other = (one.stage("profile").read_shards(name) for one in (run, undisturbed))
         assert own.select([KEY, PROMPT_HASH]).equals(other.select([KEY, PROMPT_HASH]))
         assert all(own[TEXT].to_pylist())
         hashes |= set(own[PROMPT_HASH].to_pylist())

@@ -90,7 +90,7 @@ def _prepare(run: RunFolder) -> Any:
 
 
 def _profile(run: RunFolder) -> Any:
-    return [_columns(run.stage("profile").read_table(f"{kind}.parquet")) for kind in ("items", "users")]
+    return [_columns(run.stage("profile").read_shards(f"{kind}/")) for kind in ("items", "users")]
 
 
 def _embed(run: RunFolder) -> Any:

@@ -7,6 +7,7 @@ BENCHES = {
     "evaluate": "sracl_dist.bench.evaluate:measure",
     "neighbours": "sracl_dist.bench.neighbours:measure",
     "profile": "sracl_dist.bench.profile:measure",
+    "profile_scale": "sracl_dist.bench.profile_scale:measure",
     "prepare": "sracl_dist.bench.prepare:measure",
     "train": "sracl_dist.bench.train:measure",
     "train_catalogue": "sracl_dist.bench.train_catalogue:measure",

@@ -49,20 +49,61 @@ def run_measured(arguments: Sequence[str]) -> Measured:
 
 def tree_rss_bytes(root: int) -> int:
     """Resident memory of a process and its descendants now."""
-    children, resident = defaultdict(list), {}
+    resident = _resident()
+    return sum(resident[process][1] for process in _family(root, resident))
+
+
+@dataclass(kw_only=True)
+class Peaks:
+    """Largest memory of a program's own process and of the largest other one of its kind, in bytes."""
+
+    driver: int = 0
+    driver_private: int = 0
+    """Without the pages of files, which other processes share."""
+    worker: int = 0
+    worker_private: int = 0
+
+    def look(self, root: int) -> None:
+        """Take in what the program and the workers of Ray among its descendants have now."""
+        resident = _resident()
+        for process in _family(root, resident):
+            with contextlib.suppress(OSError):
+                private = _private_bytes(process)
+                if process == root:
+                    self.driver = max(self.driver, resident[process][1])
+                    self.driver_private = max(self.driver_private, private)
+                elif (PROC / str(process) / "cmdline").read_bytes().startswith(b"ray::"):
+                    self.worker = max(self.worker, resident[process][1])
+                    self.worker_private = max(self.worker_private, private)
+
+
+def _resident() -> dict[int, tuple[int, int]]:
+    """Parent and resident memory of every process of the machine."""
+    found = {}
     for folder in PROC.iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError, IndexError):
                 # The command stands in parentheses and may hold anything; behind it come state and parent.
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                children[parent].append(int(folder.name))
-                resident[int(folder.name)] = int((folder / "statm").read_text().split()[1]) * _PAGE_BYTES
-    total, waiting = 0, [root]
+                found[int(folder.name)] = parent, int((folder / "statm").read_text().split()[1]) * _PAGE_BYTES
+    return found
+
+
+def _family(root: int, resident: dict[int, tuple[int, int]]) -> list[int]:
+    children = defaultdict(list)
+    for process, (parent, _) in resident.items():
+        children[parent].append(process)
+    family, waiting = [], [root]
     while waiting:
         process = waiting.pop()
-        total += resident.get(process, 0)
+        family += [process] if process in resident else []
         waiting += children[process]
-    return total
+    return family
+
+
+def _private_bytes(process: int) -> int:
+    lines = (PROC / str(process) / "status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 class _Sampler:

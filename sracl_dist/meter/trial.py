@@ -5,6 +5,7 @@ else of the run folder is changed.
 """
 
 import contextlib
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,17 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sracl_dist.cluster import connected, map_shards
-from sracl_dist.columns import (
-    ATTEMPT,
-    ERROR,
-    FINISH_REASON,
-    NUM_OUTPUT_TOKENS,
-    NUM_PROMPT_TOKENS,
-    PROMPT_HASH,
-    TEXT,
-)
+from sracl_dist.columns import ERROR, FLAWS, KEY, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, TEXT
 from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.data.public_sets import item_kind
@@ -32,23 +26,26 @@ from sracl_dist.meter.encoding import encode_all
 from sracl_dist.meter.job import SEED
 from sracl_dist.meter.sample import Sample, connected_sample
 from sracl_dist.meter.trial_page import Asked, show_trial
-from sracl_dist.observe import Progress, say
-from sracl_dist.profiles.asking import started_engine
+from sracl_dist.observe import say
+from sracl_dist.profiles.asking import answer_all, started_engine
+from sracl_dist.profiles.from_file import finished_profiles
+from sracl_dist.profiles.joining import ROWS, answers_of, join_answers, joins
 from sracl_dist.profiles.language_model import model_and_tokenizer
 from sracl_dist.profiles.models import resolve_model
-from sracl_dist.profiles.prompts import Prompt, PromptWriter
-from sracl_dist.profiles.quality import AnswerRules, answer_of, answer_rules, flaws_of
-from sracl_dist.profiles.rate import RateMeter, num_replicas
-from sracl_dist.profiles.store import STORED, AnswerStore
+from sracl_dist.profiles.plan import make_plan
+from sracl_dist.profiles.prompt_shards import build_prompts, shards_of
+from sracl_dist.profiles.quality import answer_rules
+from sracl_dist.profiles.rate import num_replicas, rate_name
+from sracl_dist.profiles.store import AnswerStore
 from sracl_dist.profiles.template import load_chats
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
 from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.run_folder.owner import read_started
 from sracl_dist.sequences import load_sequences
 from sracl_dist.stages import STAGES, stage_status
+from sracl_dist.tasks import Tasks
 
 STAGE = STAGES["profile"]
-FIRST_ATTEMPT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +80,10 @@ def try_profiles(run: RunFolder, variants: Sequence[Variant], num_rows: int) -> 
     asked = {}
     with _store_folder(first, run) as folder:
         for variant in variants:
-            asked[variant.name] = _ask(variant, sample, texts, folder)
+            if variant.config.profile.engine == "file":
+                asked[variant.name] = _taken(variant, sample, run, texts)
+            else:
+                asked[variant.name] = _ask(variant, sample, run, texts, folder)
     scene = Scene(run, sample, sequences, texts, first.embed.items_per_user)
     profiles: dict[str, Profiles] = {f"{name} ": one.texts for name, one in asked.items()}
     with connected(first.cluster) as cluster:
@@ -119,109 +119,77 @@ def _store_folder(config: Config, run: RunFolder) -> Iterator[StageFolder]:
                 folder.commit(manifest)
 
 
-def _ask(variant: Variant, sample: Sample, texts: TrainingTexts, folder: StageFolder) -> Asked:
-    settings = variant.config.profile
-    noun = item_kind(variant.config.data)
-    rules = answer_rules(load_chats(settings, noun).values())
+def _taken(variant: Variant, sample: Sample, run: RunFolder, texts: TrainingTexts) -> Asked:
+    """Profiles of the sample from files."""
+    tables = {}
+    for kind in KINDS:
+        keys = pa.array(sample.keys(kind), pa.int64())
+        found = finished_profiles(variant.config, run, kind)
+        tables[kind] = found.take(pc.index_in(keys, value_set=found[KEY].combine_chunks()))
+    return _asked(variant, tables, texts, num_asked=0, seconds=None, tokens_per_s=None)
+
+
+def _ask(variant: Variant, sample: Sample, run: RunFolder, texts: TrainingTexts, folder: StageFolder) -> Asked:
+    settings, here = variant.config.profile, Tasks(num_workers=0)
+    rules = answer_rules(load_chats(settings, item_kind(variant.config.data)).values())
     store = AnswerStore(folder, rules)
     model, tokenizer = model_and_tokenizer(settings)
-    writer = PromptWriter(settings, texts, tokenizer, noun)
-    prompts = {
-        "items": list(writer.items(sample.items.tolist())),
-        "users": list(writer.users(sample.users.tolist())),
-    }
-    known = set(store.best()[PROMPT_HASH].to_pylist())
-    distinct = {prompt.prompt_hash: prompt for kind in KINDS for prompt in prompts[kind]}
-    missing = [prompt for hash_, prompt in distinct.items() if hash_ not in known]
-    say(f"profile: {variant.name}: {len(distinct):,} prompts, {len(missing):,} to ask")
-    started, rate = time.monotonic(), RateMeter(num_replicas(settings))
-    if missing:
-        with started_engine(variant.config, model) as ask:
-            _commit_all(ask(missing), store, settings, rate, len(missing))
-    seconds = time.monotonic() - started
-    store.compact()
-    measured = rate.rate()
+    shards = shards_of({kind: sample.keys(kind) for kind in KINDS})
+    with tempfile.TemporaryDirectory(prefix="sracl-prompts-") as place:
+        prompts = RunFolder(place).stage(STAGE.name)
+        build_prompts(here, prompts, shards, variant.config, run, tokenizer)
+        plan = make_plan(settings, prompts, shards, store, store.best())
+        say(f"profile: {variant.name}: {plan.estimate.num_distinct:,} prompts, {len(plan.to_ask):,} to ask")
+        started = time.monotonic()
+        if len(plan.to_ask):
+            with started_engine(variant.config, model) as ask:
+                answer_all(plan.to_ask, plan.ledger, ask, store, settings, rules)
+        seconds = time.monotonic() - started
+        store.compact()
+        tables: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
+        for shard, join in zip(shards, joins(shards, plan.hashes, store.best()), strict=True):
+            rows = prompts.read_table(join.prompts.name, list(ROWS))
+            tables[shard.kind].append(join_answers(rows, answers_of(folder, join), settings.model, rules))
+    rate = store.rate(rate_name(settings))
     return _asked(
         variant,
-        prompts,
-        _rows_of(store, distinct),
-        rules,
-        num_asked=len(missing),
-        seconds=seconds if missing else None,
-        tokens_per_s=measured.output_tokens_per_s * num_replicas(settings) if measured else None,
-        num_all=_num_all(settings, texts),
+        {kind: pa.concat_tables(parts) for kind, parts in tables.items()},
+        texts,
+        num_asked=len(plan.to_ask),
+        seconds=seconds if len(plan.to_ask) else None,
+        tokens_per_s=rate.output_tokens_per_s * num_replicas(settings) if rate else None,
     )
-
-
-def _commit_all(
-    batches: Iterator[pa.Table], store: AnswerStore, settings: ProfileConfig, rate: RateMeter, num_prompts: int
-) -> None:
-    """Keep the answers as they come, about every `profile.commit_interval_s`, whatever ends the asking."""
-    progress, committed = Progress("profile: trial", num_prompts), time.monotonic()
-    waiting: list[pa.Table] = []
-    try:
-        with contextlib.closing(batches):  # type: ignore[type-var]
-            for answers in batches:
-                attempts = pa.array([FIRST_ATTEMPT] * answers.num_rows, pa.int32())
-                waiting.append(answers.append_column(STORED.field(ATTEMPT), attempts))
-                rate.add(answers.num_rows, sum(filter(None, answers[NUM_OUTPUT_TOKENS].to_pylist())))
-                progress.update(answers.num_rows)
-                if time.monotonic() - committed >= settings.commit_interval_s:
-                    store.commit(waiting)
-                    waiting, committed = [], time.monotonic()
-    finally:
-        store.commit(waiting)
-        progress.close()
-
-
-def _rows_of(store: AnswerStore, wanted: dict[str, Prompt]) -> dict[str, dict[str, object]]:
-    """What the store has of the prompts, by hash."""
-    columns = [PROMPT_HASH, TEXT, FINISH_REASON, NUM_PROMPT_TOKENS, NUM_OUTPUT_TOKENS, ERROR]
-    rows = store.best().select(columns).to_pylist()
-    return {row[PROMPT_HASH]: row for row in rows if row[PROMPT_HASH] in wanted}
 
 
 def _asked(
     variant: Variant,
-    prompts: dict[str, list[Prompt]],
-    rows: dict[str, dict[str, object]],
-    rules: AnswerRules,
+    tables: dict[str, pa.Table],
+    texts: TrainingTexts,
     *,
     num_asked: int,
     seconds: float | None,
     tokens_per_s: float | None,
-    num_all: dict[str, int],
 ) -> Asked:
-    found: dict[str, list[str | None]] = {kind: [] for kind in KINDS}
-    num_prompt_tokens, num_output_tokens = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
-    flaws: Counter[str] = Counter()
-    for kind in KINDS:
-        for prompt in prompts[kind]:
-            row = rows.get(prompt.prompt_hash, {ERROR: "no answer was received"})
-            text = row.get(TEXT)
-            is_usable = row[ERROR] is None and isinstance(text, str)
-            found[kind].append(answer_of(str(text)) if is_usable else None)
-            num_prompt_tokens[kind] += _count(row.get(NUM_PROMPT_TOKENS)) or prompt.num_tokens
-            num_output_tokens[kind] += _count(row.get(NUM_OUTPUT_TOKENS))
-            flaws["failed"] += not is_usable
-            if is_usable:
-                flaws.update(flaws_of(str(text), str(row.get(FINISH_REASON)), rules))
+    """What came of the sample, given a row for each of its keys in order, with the columns of the stage's tables."""
+    settings = variant.config.profile
+    flaws = Counter(flaw for table in tables.values() for own in table[FLAWS].to_pylist() for flaw in own or ())
+    flaws["failed"] = sum(table.num_rows - table[ERROR].null_count for table in tables.values())
     return Asked(
         overrides=variant.overrides,
-        settings=variant.config.profile,
-        texts=found,
+        settings=settings,
+        texts={kind: table[TEXT].to_pylist() for kind, table in tables.items()},
         num_asked=num_asked,
-        num_prompt_tokens=num_prompt_tokens,
-        num_output_tokens=num_output_tokens,
+        num_prompt_tokens=_sums(tables, NUM_PROMPT_TOKENS),
+        num_output_tokens=_sums(tables, NUM_OUTPUT_TOKENS),
         seconds=seconds,
         tokens_per_s=tokens_per_s,
         flaws=flaws,
-        num_all=num_all,
+        num_all=_num_all(settings, texts),
     )
 
 
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _sums(tables: dict[str, pa.Table], name: str) -> dict[str, int]:
+    return {kind: pc.sum(table[name]).as_py() or 0 for kind, table in tables.items()}
 
 
 def _num_all(settings: ProfileConfig, texts: TrainingTexts) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """How a prompt is asked, the first time and after its answer was a failure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.profiles.prompts import Prompt
@@ -9,18 +9,6 @@ from sracl_dist.profiles.quality import answer_of
 RETRY_TEMPERATURE = 0.7
 """At least; at temperature 0 another seed would give the same answer again."""
 MORE_ROOM = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """What the next attempt must know about a prompt that has failed."""
-
-    num_attempts: int
-    """In all runs."""
-    num_failures: int
-    """Those among them that a model has seen; only these count towards profile.max_attempts."""
-    was_cut: bool
-    """Whether the last answer was cut before it said anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +23,6 @@ class Sampling:
 def was_cut_to_nothing(text: str | None, finish_reason: str | None) -> bool:
     """Whether an answer reached its limit before it said anything, thoughts left out."""
     return finish_reason == "length" and not answer_of(text)
-
-
-def next_attempt(prompt: Prompt, failure: Failure | None) -> Prompt:
-    """The prompt as it is to be asked now."""
-    if failure is None:
-        return prompt
-    return replace(
-        prompt, attempt=failure.num_attempts + 1, num_failures=failure.num_failures, wants_room=failure.was_cut
-    )
 
 
 def sampling_of(prompt: Prompt, config: ProfileConfig) -> Sampling:

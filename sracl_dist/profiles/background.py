@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 FULL_QUEUE_POLL_S = 0.05
 WAKE_INTERVAL_S = 0.25
+GATHER_S = 0.01
 STOP_TIMEOUT_S = 10.0
 """A name server that does not answer can hold the thread up; it then ends with the process."""
 
@@ -39,6 +41,8 @@ class BackgroundRows:
         """All rows, as many at a time as are ready; behind them raises what ended the work."""
         while True:
             ready = [self._next()]
+            # Whoever reads takes about as long for one row as for twenty, and both threads share one processor.
+            time.sleep(GATHER_S)
             with contextlib.suppress(queue.Empty):
                 while len(ready) < self._rows.maxsize:
                     ready.append(self._rows.get_nowait())

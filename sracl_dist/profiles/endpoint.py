@@ -1,18 +1,21 @@
-"""The only file that knows the openai client: from prompts to the answers of an OpenAI-compatible endpoint.
+"""The only file that speaks HTTP: from prompts to the answers of an OpenAI-compatible endpoint.
 
 `profile.endpoint.concurrency` requests are in flight in the background; a slow reader slows the asking down, and a
 reader that stops ends it.
 """
 
 import asyncio
-import logging
+import json
 import os
 import random
 import time
-from collections.abc import Generator, Sequence
-from typing import Any, cast
+import urllib.parse
+import urllib.request
+from collections.abc import Generator, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Protocol
 
-import openai
+import aiohttp
 import pyarrow as pa
 
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
@@ -38,16 +41,21 @@ from sracl_dist.profiles.replies import (
 )
 from sracl_dist.secrets import declare
 
-NOTICES = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
-"""Loggers that would write a line per request."""
 CONNECT_TIMEOUT_S = 10.0
+JSON = {"Content-Type": "application/json"}
 UNREACHED_RETRIES = 2
 """Further attempts to reach a server that has never answered, before the stage ends."""
-UNREACHED = ("ConnectError", "ConnectTimeout", "ProxyError")
-"""By name, because versions of the client differ in the library that raises them."""
+UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-def ask_endpoint(prompts: Sequence[Prompt], config: ProfileConfig) -> Generator[pa.Table, None, None]:
+class Prompts(Protocol):
+    """Prompts that are gone through once."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Prompt]: ...
+
+
+def ask_endpoint(prompts: Prompts, config: ProfileConfig) -> Generator[pa.Table, None, None]:
     """Send the prompts to the endpoint; yields small tables of `ANSWERS` as they finish.
 
     A prompt that fails becomes a row with `error` and without `text`; it never stops the others.
@@ -56,8 +64,6 @@ def ask_endpoint(prompts: Sequence[Prompt], config: ProfileConfig) -> Generator[
         SetupError: the endpoint cannot be reached, or refuses the key or the model.
         StageError: it cannot go on: no credit, too long a wait, or too many failures in a row.
     """
-    for name in NOTICES:
-        logging.getLogger(name).setLevel(logging.WARNING)
     asker = _Asker(prompts, config, _read_key(config.endpoint))
     answers = BackgroundRows(asker.ask_all, max_waiting_rows=2 * config.endpoint.concurrency)
     try:
@@ -102,8 +108,9 @@ class _Pace:
 class _Asker:
     """Asks every prompt until there is an answer or a reason to give it up."""
 
-    def __init__(self, prompts: Sequence[Prompt], config: ProfileConfig, key: str) -> None:
+    def __init__(self, prompts: Prompts, config: ProfileConfig, key: str) -> None:
         self._prompts, self._config, self._settings, self._key = prompts, config, config.endpoint, key
+        self._same_fields, self._added = request_fields(config), self._settings.fields_to_add()
         self._reached = False
         self._failures_in_a_row = 0
 
@@ -123,16 +130,16 @@ class _Asker:
                 for _ in range(min(self._settings.concurrency, len(self._prompts))):
                     group.create_task(work())
 
-    def _connect(self) -> openai.AsyncOpenAI:
-        timeout_s = self._settings.timeout_s
-        return openai.AsyncOpenAI(
-            base_url=self._settings.url,
-            api_key=self._key or "none",  # which is not sent; without a value the client would take OPENAI_API_KEY
-            timeout=openai.Timeout(timeout_s, connect=min(timeout_s / 2, CONNECT_TIMEOUT_S)),
-            max_retries=0,  # its own retries know neither the pace nor unusable answers
+    def _connect(self) -> aiohttp.ClientSession:
+        connect_s = min(self._settings.timeout_s / 2, CONNECT_TIMEOUT_S)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # the number of tasks is the limit
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
         )
 
-    async def _row(self, client: openai.AsyncOpenAI, prompt: Prompt) -> Row:
+    async def _row(self, client: aiohttp.ClientSession, prompt: Prompt) -> Row:
         row: Row = dict.fromkeys(ANSWERS.names) | {PROMPT_HASH: prompt.prompt_hash}
         try:
             reply = await self._ask(client, prompt)
@@ -146,7 +153,7 @@ class _Asker:
             NUM_OUTPUT_TOKENS: reply.num_output_tokens,
         }
 
-    async def _ask(self, client: openai.AsyncOpenAI, prompt: Prompt) -> Reply:
+    async def _ask(self, client: aiohttp.ClientSession, prompt: Prompt) -> Reply:
         """As many attempts as it takes and the settings allow."""
         attempt = 0
         while True:
@@ -161,48 +168,60 @@ class _Asker:
             attempt += 1
             await asyncio.sleep(wait_s)
 
-    async def _ask_once(self, client: openai.AsyncOpenAI, prompt: Prompt) -> Reply:
+    async def _ask_once(self, client: aiohttp.ClientSession, prompt: Prompt) -> Reply:
+        headers: Mapping[str, str]
         try:
-            # The client's own timeout is for each piece that arrives, so a server that drips would never meet it.
-            async with asyncio.timeout(self._settings.timeout_s):
-                response = await client.chat.completions.with_raw_response.create(
-                    model=self._config.model,
-                    messages=cast(Any, prompt.messages),
-                    extra_body=self._fields(prompt),
-                    extra_headers=None if self._key else cast(Any, {"Authorization": openai.Omit()}),
-                )
-        except openai.APIStatusError as error:
+            async with (
+                asyncio.timeout(self._settings.timeout_s),
+                client.post(self._address, data=self._body(prompt), headers=JSON, proxy=self._proxy) as response,
+            ):
+                self._reached = True
+                status, headers = response.status, response.headers
+                body = (await response.read()).decode("utf-8", "replace")
+        except aiohttp.ClientHttpProxyError as error:
             self._reached = True
-            body = error.response.text
-            self._refuse_final(error.status_code, body)
-            raise attempt_error(error.status_code, body, error.response.headers) from None
-        except (TimeoutError, openai.APIConnectionError) as error:
+            status, headers, body = error.status, error.headers or {}, error.message
+        except (TimeoutError, aiohttp.ClientError) as error:
             raise self._broken(error) from None
-        self._reached = True
-        return read_reply(response.content.decode("utf-8", "replace"))
+        if status == 200:
+            return read_reply(body)
+        self._refuse_final(status, body)
+        raise attempt_error(status, body, headers)
+
+    @cached_property
+    def _address(self) -> str:
+        return f"{(self._settings.url or '').rstrip('/')}/chat/completions"
+
+    @cached_property
+    def _proxy(self) -> str | None:
+        """The one that the environment names for the endpoint, as HTTPS_PROXY, HTTP_PROXY and NO_PROXY do."""
+        parts = urllib.parse.urlsplit(self._address)
+        proxies = urllib.request.getproxies()
+        if urllib.request.proxy_bypass(parts.hostname or ""):
+            return None
+        return proxies.get(parts.scheme, proxies.get("all"))
+
+    def _body(self, prompt: Prompt) -> bytes:
+        return json.dumps({**self._fields(prompt), "messages": prompt.messages}).encode()
 
     def _fields(self, prompt: Prompt) -> dict[str, Any]:
         """Those of every request; a prompt that has failed before is sampled in another way."""
-        fields, added = request_fields(self._config), self._settings.fields_to_add()
         sampling = sampling_of(prompt, self._config)
-        for name, value in (("temperature", sampling.temperature), ("max_tokens", sampling.max_output_tokens)):
-            if name not in added:
-                fields[name] = value
-        return fields
+        own = {"temperature": sampling.temperature, "max_tokens": sampling.max_output_tokens}
+        return {**self._same_fields, **{name: value for name, value in own.items() if name not in self._added}}
 
     def _broken(self, error: Exception) -> AttemptError:
         """A request to which no whole response came."""
-        cause = error.__cause__ or error
-        unreached = type(cause).__name__ in UNREACHED
+        unreached = isinstance(error, UNREACHED)
         self._reached = self._reached or not unreached
-        if isinstance(error, (TimeoutError, openai.APITimeoutError)) and not unreached:
+        if isinstance(error, TimeoutError) and not unreached:
             return AttemptError(
                 f"no answer within profile.endpoint.timeout_s={self._settings.timeout_s}",
                 may_retry=True,
                 is_outage=True,
             )
         return AttemptError(
-            f"the connection broke ({first_line(cause)})", may_retry=True, unreached=unreached, is_outage=True
+            f"the connection broke ({first_line(error)})", may_retry=True, unreached=unreached, is_outage=True
         )
 
     def _wait_s(self, failure: AttemptError, attempt: int) -> float:

@@ -7,11 +7,15 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.datasource import ReadTask
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.exceptions import RayActorError, RayError
 
@@ -22,8 +26,11 @@ from sracl_dist.errors import SetupError, StageError, last_line
 from sracl_dist.precision import cpu_multiplies_bfloat16
 from sracl_dist.profiles.answers import ANSWERS, EngineDied
 from sracl_dist.profiles.attempts import sampling_of
+from sracl_dist.profiles.ledger import PromptSet
+from sracl_dist.profiles.prompt_shards import PromptPiece
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.room import require_room
+from sracl_dist.run_folder import StageFolder
 
 CACHE_BLOCK_TOKENS = 32
 """Only whole blocks are shared between prompts, and the CPU back end's default of 128 exceeds most system messages."""
@@ -43,7 +50,7 @@ ERROR_COLUMN = "__inference_error__"
 
 
 def generate_answers(
-    prompts: Sequence[Prompt], model: str, config: ProfileConfig, cluster: Cluster, end_token_ids: set[int]
+    prompts: PromptSet, model: str, config: ProfileConfig, cluster: Cluster, end_token_ids: set[int]
 ) -> Iterator[pa.Table]:
     """Run the prompts through the engines; yields small tables of `ANSWERS` as they finish.
 
@@ -97,13 +104,63 @@ def generate_answers(
         postprocess_map_kwargs={"num_cpus": SMALL_TASK_CPUS},
     )
     processor.get_stage_by_name(ENGINE_STAGE).map_batches_kwargs.update(DEATHS)
-    # One block at a time, because a list of all of them would be a second copy of the prompts in this process.
-    starts = range(0, len(prompts), config.batch_rows)
-    blocks: list[Any] = [ray.put(_to_block(prompts[start : start + config.batch_rows], config)) for start in starts]
-    answers = processor(ray.data.from_arrow_refs(blocks))
+    answers = processor(prompt_blocks(prompts, config))
     with _engine_errors():
         for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield _to_answers(batch)
+
+
+def prompt_blocks(prompts: PromptSet, config: ProfileConfig) -> ray.data.Dataset:
+    """The prompts in their order, in blocks of `profile.batch_rows`, each read when an engine has room."""
+    source = _PromptSource(prompts, config)
+    # Blocks of about so many bytes pass from stage to stage; those of megabytes would hold finished answers back.
+    ray.data.DataContext.get_current().target_max_block_size = source.block_bytes()
+    return ray.data.read_datasource(
+        source,
+        override_num_blocks=source.num_pieces,
+        concurrency=1,  # several shards at a time would mix their prompts
+        ray_remote_args={"num_cpus": SMALL_TASK_CPUS},
+    )
+
+
+class _PromptSource(ray.data.Datasource):
+    """A task of Ray for every shard of prompts."""
+
+    def __init__(self, prompts: PromptSet, config: ProfileConfig) -> None:
+        super().__init__()
+        self._folder, self._config = prompts.folder, config
+        self._pieces = list(prompts.pieces())
+        self.num_pieces = len(self._pieces)
+
+    def block_bytes(self) -> int:
+        """A little less than the size of a block, so that each is handed on as it is."""
+        first = next(_read_blocks(self._folder, self._pieces[0], self._config))
+        return max(1, first.nbytes * 9 // 10)
+
+    def estimate_inmemory_data_size(self) -> None:
+        """Unknown."""
+
+    def get_read_tasks(
+        self,
+        parallelism: int,  # noqa: ARG002
+        per_task_row_limit: int | None = None,
+        data_context: Any = None,  # noqa: ARG002
+    ) -> list[ReadTask]:
+        """One for each shard."""
+        return [
+            ReadTask(
+                partial(_read_blocks, self._folder, piece, self._config),
+                BlockMetadata(num_rows=len(piece), size_bytes=None, input_files=None, exec_stats=None),
+                per_task_row_limit=per_task_row_limit,
+            )
+            for piece in self._pieces
+        ]
+
+
+def _read_blocks(folder: StageFolder, piece: PromptPiece, config: ProfileConfig) -> Iterator[pa.Table]:
+    prompts = piece.read(folder)
+    for block in iter(lambda: list(islice(prompts, config.batch_rows)), []):
+        yield _to_block(block, config)
 
 
 def _to_block(prompts: Sequence[Prompt], config: ProfileConfig) -> pa.Table:

@@ -1,8 +1,9 @@
 """What asking will cost, told before it starts."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sracl_dist.config.sections import ProfileConfig
@@ -102,15 +103,15 @@ def expected_output_tokens(to_ask: dict[str, int], answered: dict[str, tuple[int
     return round(sum(num * means[kind] for kind, num in to_ask.items()))
 
 
-def shared_share(prompts: Sequence[Prompt], block_tokens: int) -> float | None:
+def shared_share(prompts: Iterable[Prompt], block_tokens: int) -> float | None:
     """Share of the prompt tokens in whole blocks with which an earlier prompt begins too, from the first prompts.
 
     It is what one engine with an endless cache need not compute; a real one forgets, so it is an upper limit.
     """
     seen: set[bytes] = set()
     num_tokens = num_shared = 0
-    for place in range(min(len(prompts), SAMPLE_PROMPTS)):
-        ids = prompts[place].token_ids
+    for prompt in islice(prompts, SAMPLE_PROMPTS):
+        ids = prompt.token_ids
         num_tokens += len(ids)
         key, known = b"", True
         for start in range(0, len(ids) - block_tokens, block_tokens):

@@ -46,6 +46,7 @@ PROFILES = pa.schema(
 )
 """The columns of a model's profiles; what only a model can tell is null, and `model` is the file's name."""
 REJECTS = "rejects.parquet"
+LOADERS = {"items": load_item_ids, "users": load_user_ids}
 _TABLE_ROWS = 1 << 16
 """Rows of the table put together at a time; with texts of any length they fit Arrow's strings."""
 
@@ -58,21 +59,31 @@ def take_profiles(config: Config, run: RunFolder) -> StageResult:
     Raises:
         InputError: a file is missing or damaged or lacks a column, or holds no profile of anybody in the log.
     """
-    folder, files = run.stage("profile"), config.profile.files
+    folder = run.stage("profile")
     rows: dict[str, int] = {}
     details: dict[str, Any] = {}
     summary, rejects = [], [SCHEMA.empty_table()]
-    for kind, ids in (("items", load_item_ids), ("users", load_user_ids)):
-        texts = _Texts(ids(run), config.data.max_text_chars)
-        source = _files(files, kind)
-        if source.patterns:
-            texts.read(source, kind)
+    for kind in LOADERS:
+        texts = _read(config, run, kind)
         write_profiles(folder, kind, texts.table())
         rejects.append(texts.found.rejects.table())
         rows[kind], details[kind] = texts.num_found, texts.counts()
         summary.append(_summary(kind, details[kind]))
     folder.write_table(REJECTS, pa.concat_tables(rejects))
     return StageResult(rows=rows, details=details, summary=summary)
+
+
+def finished_profiles(config: Config, run: RunFolder, kind: str) -> pa.Table:
+    """The profiles of a kind in the files, with the columns of PROFILES; see `take_profiles` for the errors."""
+    return _read(config, run, kind).table()
+
+
+def _read(config: Config, run: RunFolder, kind: str) -> "_Texts":
+    texts = _Texts(LOADERS[kind](run), config.data.max_text_chars)
+    source = _files(config.profile.files, kind)
+    if source.patterns:
+        texts.read(source, kind)
+    return texts
 
 
 def _files(files: ProfileFilesConfig, kind: str) -> FilesById:

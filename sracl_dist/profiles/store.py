@@ -6,27 +6,33 @@ answers too.
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sracl_dist.columns import ATTEMPT, ERROR, FINISH_REASON, PROMPT_HASH, TEXT
+from sracl_dist.columns import ATTEMPT, PROMPT_HASH
 from sracl_dist.errors import StorageError
-from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE
-from sracl_dist.profiles.quality import AnswerRules, failure_of
+from sracl_dist.profiles.answers import ANSWERS
+from sracl_dist.profiles.quality import AnswerRules
 from sracl_dist.profiles.rate import Rate
+from sracl_dist.profiles.store_index import INDEXED, BestAnswers, best_answers, judge
 from sracl_dist.run_folder import StageFolder
 from sracl_dist.run_folder.plain import dataclass_from
+from sracl_dist.tasks import Tasks
 
 STORE = "generated/"
 RATES = f"{STORE}rates.json"
 STORED = ANSWERS.append(pa.field(ATTEMPT, pa.int32()))
-NUM_ATTEMPTS, NUM_FAILURES = "num_attempts", "num_failures"
-BEST = STORED.append(pa.field(NUM_ATTEMPTS, pa.int32())).append(pa.field(NUM_FAILURES, pa.int32()))
-"""The row of a prompt that counts, the number of its latest attempt, and how many failures a model has seen."""
+SMALL_BYTES = 8 << 20
+"""A smaller file is joined with its neighbours, up to `LARGE_BYTES` together."""
+LARGE_BYTES = 32 << 20
+MAX_COMMITS = 500
+"""Files that are committed between two compactions."""
+ROWS_PER_GROUP = 8192
+"""Of a Parquet file that joins others; a reader of some rows reads the groups that hold them."""
+NO_RAY = Tasks(num_workers=0)
 
 
 class AnswerStore:
@@ -34,30 +40,60 @@ class AnswerStore:
 
     def __init__(self, folder: StageFolder, rules: AnswerRules) -> None:
         self._folder, self._rules = folder, rules
+        self._num_commits = 0
 
     def commit(self, tables: Sequence[pa.Table]) -> None:
         """Add answers with the columns of `STORED`."""
-        if tables:
-            self._folder.write_table(f"{STORE}{time.time_ns():020d}.parquet", pa.concat_tables(tables))
+        if not tables:
+            return
+        self._folder.write_table(_new_name(), pa.concat_tables(tables))
+        self._num_commits += 1
+        if self._num_commits % MAX_COMMITS == 0:
+            self.compact()
 
-    def best(self) -> pa.Table:
-        """One row of `BEST` per prompt: its first usable answer, or else its last failure, its reason in `error`."""
-        rows = self._folder.read_shards(STORE, STORED.names) if self._files() else STORED.empty_table()
-        return best_answers(rows, self._rules)
-
-    def asked(self) -> set[tuple[str, int]]:
-        """Hash and attempt of every answer."""
-        rows = self._folder.read_shards(STORE, [PROMPT_HASH, ATTEMPT]) if self._files() else STORED.empty_table()
-        return set(zip(rows[PROMPT_HASH].to_pylist(), rows[ATTEMPT].to_pylist(), strict=True))
+    def best(self, tasks: Tasks = NO_RAY) -> BestAnswers:
+        """What counts of every prompt in the store; each file is read and judged by a task."""
+        names, judged = self._files(), {}
+        infos = self._folder.infos(STORE)
+        tasks.run(
+            "profile: earlier answers",
+            make_judge,
+            (self._folder, self._rules),
+            names,
+            size=lambda name: infos[name].size,
+            is_done=lambda _: False,
+            unit="bytes",
+            on_result=lambda name, rows: judged.update({name: rows}),
+        )
+        return best_answers(names, [judged[name] for name in names])
 
     def compact(self) -> None:
-        """Replace many small files by one; a kill in between leaves doubles, which reading resolves."""
-        names = self._files()
-        if len(names) > 1:
-            self._folder.write_table(
-                f"{STORE}{time.time_ns():020d}.parquet", _without_doubles(self._folder.read_shards(STORE, STORED.names))
-            )
-            self._folder.delete(names)
+        """Join small files; a kill in between leaves doubles, which reading resolves."""
+        infos = self._folder.infos(STORE)
+        group: list[str] = []
+        for name in [*self._files(), None]:
+            num_bytes = sum(infos[own].size for own in group)
+            if name is not None and infos[name].size < SMALL_BYTES and num_bytes < LARGE_BYTES:
+                group.append(name)
+                continue
+            if len(group) > 1:
+                self._folder.write_tables(_new_name(), STORED, self._joined(group))
+                self._folder.delete(group)
+            group = [name] if name is not None and infos[name].size < SMALL_BYTES else []
+
+    def _joined(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of the files, every attempt once, so many at a time that a reader can pass over some."""
+        seen: set[tuple[str, int]] = set()
+        waiting: list[pa.Table] = []
+        for name in names:
+            table = self._folder.read_table(name, STORED.names)
+            keys = list(zip(table[PROMPT_HASH].to_pylist(), table[ATTEMPT].to_pylist(), strict=True))
+            is_new = [key not in seen and not seen.add(key) for key in keys]  # type: ignore[func-returns-value]
+            waiting.append(table.filter(pa.array(is_new, pa.bool_())))
+            if sum(own.num_rows for own in waiting) >= ROWS_PER_GROUP:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting = []
+        yield pa.concat_tables([*waiting, STORED.empty_table()]).combine_chunks()
 
     def rate(self, engine: str) -> Rate | None:
         """How fast an engine was when it last answered many prompts, or None."""
@@ -75,39 +111,10 @@ class AnswerStore:
         return [name for name in self._folder.files(STORE) if name.endswith(".parquet")]
 
 
-def best_answers(rows: pa.Table, rules: AnswerRules) -> pa.Table:
-    """What counts of rows with the columns of `STORED`, as a table of `BEST`."""
-    if not rows.num_rows:
-        return BEST.empty_table()
-    rows = _without_doubles(rows)
-    errors = [
-        error or failure_of(text, rules)
-        for batch in rows.select([ERROR, TEXT]).to_batches()
-        for error, text in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    ]
-    rows = rows.set_column(rows.schema.get_field_index(ERROR), STORED.field(ERROR), pa.array(errors, pa.string()))
-    failed = np.array([error is not None for error in errors])
-    codes, attempts = _codes(rows), rows[ATTEMPT].to_numpy()
-    # Usable answers first, the earliest of them; then failures, the latest first.
-    order = np.lexsort((np.where(failed, -attempts, attempts), failed, codes))
-    first = order[np.flatnonzero(np.diff(codes[order], prepend=-1))]
-    was_seen = pc.fill_null(pc.not_equal(rows[FINISH_REASON], UNAVAILABLE), True).to_numpy()
-    num_failures = np.bincount(codes[failed & was_seen], minlength=len(first)).astype(np.int32)
-    num_attempts = np.zeros(len(first), np.int32)
-    np.maximum.at(num_attempts, codes, attempts)
-    best = rows.take(first).append_column(BEST.field(NUM_ATTEMPTS), pa.array(num_attempts))
-    return best.append_column(BEST.field(NUM_FAILURES), pa.array(num_failures))
+def make_judge(folder: StageFolder, rules: AnswerRules) -> Callable[[str], NDArray[np.void]]:
+    """What a worker does: tell of each row of a file of the store what `judge` tells."""
+    return lambda name: judge(folder.read_table(name, list(INDEXED)), rules)
 
 
-def _without_doubles(rows: pa.Table) -> pa.Table:
-    """Every attempt once."""
-    keys = _codes(rows) << 32 | rows[ATTEMPT].to_numpy()
-    _, first = np.unique(keys, return_index=True)
-    return rows if len(first) == rows.num_rows else rows.take(np.sort(first))
-
-
-def _codes(rows: pa.Table) -> NDArray[np.int64]:
-    """A number per distinct prompt, for every row."""
-    hashes = rows[PROMPT_HASH].combine_chunks()
-    codes: NDArray[np.int64] = hashes.dictionary_encode().indices.to_numpy().astype(np.int64)
-    return codes
+def _new_name() -> str:
+    return f"{STORE}{time.time_ns():020d}.parquet"

@@ -3,49 +3,31 @@
 Only training items are visible here: everything else in `profiles` reads histories through this class.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from sracl_dist.columns import BRAND, CATEGORIES, DESCRIPTION, ITEM, ITEM_ID, TITLE
-from sracl_dist.errors import StorageError
-from sracl_dist.run_folder import RunFolder
-from sracl_dist.sequences import Sequences, load_sequences
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemText:
-    """What the user's data say about one item; empty strings where they say nothing."""
-
-    item_id: str
-    title: str
-    brand: str
-    categories: str
-    description: str
-
-    @property
-    def name(self) -> str:
-        """The title, or the id of an item without one."""
-        return self.title or self.item_id
-
-    @property
-    def line(self) -> str:
-        """Name, brand and categories in one line."""
-        facts = "; ".join(fact for fact in (self.brand, self.categories) if fact)
-        return f"{self.name} ({facts})" if facts else self.name
+from sracl_dist.profiles.item_places import NO_PLACE, fill_item_places, shared_item_places
+from sracl_dist.profiles.item_text import ItemText, StoredItems
+from sracl_dist.run_folder import MANIFEST, RunFolder
+from sracl_dist.sequences import SEQUENCES, Sequences, load_sequences
 
 
 class TrainingTexts:
-    """Item texts, each user's training items, and each item's places in training histories."""
+    """Item texts, each user's training items, and each item's places in training histories.
 
-    def __init__(self, items: list[ItemText], sequences: Sequences) -> None:
-        self._items = items
-        self._sequences = sequences
+    Args:
+        items: texts of the items 1..V in that order.
+        sequences: the histories, of which only training items are shown.
+        made_from: tells the histories apart from all others, where processes of this machine share places in them.
+    """
+
+    def __init__(self, items: Sequence[ItemText], sequences: Sequences, made_from: str | None = None) -> None:
+        self._items, self._sequences, self._made_from = items, sequences, made_from
         self.num_items = len(items)
         self.num_users = sequences.num_users
-        self._places, self._place_offsets = _places_of_items(sequences)
+        self._places_Vk = np.empty((0, 0), np.int64)
 
     def item(self, item: int) -> ItemText:
         """Text of an item, 1..V."""
@@ -58,66 +40,48 @@ class TrainingTexts:
 
     def num_training(self) -> NDArray[np.int64]:
         """[V + 1]: training interactions of every item; entry 0 (PAD) is 0."""
-        return np.diff(self._place_offsets, prepend=0)
+        return self._sequences.training_counts()
+
+    def history_lengths(self) -> NDArray[np.int32]:
+        """[U]: training items of every user."""
+        return self._sequences.num_train
 
     def histories_with(self, item: int, num_histories: int, num_around: int) -> list[list[int]]:
         """Up to `num_histories` pieces of training histories, each of up to `num_around` other items near this one.
 
         The histories are spread evenly over the users who have the item, so they do not depend on any order of rows.
         """
-        places = self._places[self._place_offsets[item - 1] : self._place_offsets[item]]
-        if len(places) > num_histories:
-            chosen = np.linspace(0, len(places) - 1, num_histories).round().astype(np.int64)
-            places = places[np.unique(chosen)]
+        if num_histories == 0:
+            return []
+        places = self._places(num_histories)[item]
+        places = places[places != NO_PLACE]
+        users = np.searchsorted(self._sequences.offsets, places, side="right") - 1
         pieces = []
-        for place in places:
-            user = int(np.searchsorted(self._sequences.offsets, place, side="right")) - 1
-            history = self.history(user)
-            at = int(place - self._sequences.offsets[user])
+        for user, at in zip(users.tolist(), (places - self._sequences.offsets[users]).tolist(), strict=True):
+            history = self._sequences.training(user)
             first = max(0, min(at - num_around // 2, len(history) - num_around - 1))
-            piece = [other for other in history[first : first + num_around + 1] if other != item]
+            piece = [other for other in history[first : first + num_around + 1].tolist() if other != item]
             if piece:
                 pieces.append(piece)
         return pieces
 
+    def _places(self, num_places: int) -> NDArray[np.int64]:
+        """[V + 1, num_places]: places of every item, made when they are first asked for."""
+        if self._places_Vk.shape[1] != num_places:
+            if self._made_from is None:
+                self._places_Vk = np.empty((self.num_items + 1, num_places), np.int64)
+                fill_item_places(self._places_Vk, self._sequences)
+            else:
+                self._places_Vk = shared_item_places(self._sequences, num_places, self._made_from)
+        return self._places_Vk
+
 
 def load_training_texts(run: RunFolder) -> TrainingTexts:
-    """Read what prepare wrote.
+    """Read what prepare wrote; processes of one machine share it.
 
     Raises:
         StorageError: the items are not numbered 1..V.
     """
-    folder = run.stage("prepare")
-    table = folder.read_table("items.parquet", [ITEM, ITEM_ID, TITLE, BRAND, CATEGORIES, DESCRIPTION]).sort_by(ITEM)
-    sequences = load_sequences(run)
-    if not np.array_equal(table[ITEM].to_numpy(), np.arange(1, sequences.num_items + 1)):
-        raise StorageError(f"{folder.shown('items.parquet')} does not list items 1..V; {folder.anew}.")
-    return TrainingTexts(_item_texts(table), sequences)
-
-
-def _item_texts(table: pa.Table) -> list[ItemText]:
-    columns = {name: table[name].to_pylist() for name in (ITEM_ID, TITLE, BRAND, CATEGORIES, DESCRIPTION)}
-    return [
-        ItemText(
-            item_id=columns[ITEM_ID][row],
-            title=columns[TITLE][row] or "",
-            brand=columns[BRAND][row] or "",
-            categories=", ".join(columns[CATEGORIES][row] or ()),
-            description=columns[DESCRIPTION][row] or "",
-        )
-        for row in range(table.num_rows)
-    ]
-
-
-def _places_of_items(sequences: Sequences) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions in `sequences.items` of every item's training interactions, and where each item's part ends.
-
-    Item v's places are places[ends[v - 1] : ends[v]].
-    """
-    lengths = np.diff(sequences.offsets)
-    position = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], lengths)
-    training = np.flatnonzero(position < np.repeat(sequences.num_train, lengths))
-    items = sequences.items[training]
-    places = training[np.argsort(items, kind="stable")]
-    ends = np.cumsum(np.bincount(items, minlength=sequences.num_items + 1))
-    return places, ends
+    folder, sequences = run.stage("prepare"), load_sequences(run)
+    items = StoredItems(folder, sequences.num_items)
+    return TrainingTexts(items, sequences, folder.signature([MANIFEST, f"{SEQUENCES}/"]))

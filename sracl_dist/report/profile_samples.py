@@ -1,4 +1,4 @@
-"""Sample profiles: what was written, beside what it was written about."""
+"""Sample profiles: what was written, next to what it was written about."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ import numpy as np
 
 from sracl_dist.columns import ERROR, FINISH_REASON, KEY, MODEL, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, TEXT
 from sracl_dist.report.elements import TITLE_CHARS, Card, Group, Line, Section, clipped, count, details_table
-from sracl_dist.report.lookups import ITEMS_TABLE, USERS_TABLE, Source, rows_where, spread
+from sracl_dist.report.lookups import Source, rows_where, shards_with, spread
+from sracl_dist.shards import committed_shards
 
 NUM_TITLES = 6
 
 
 def profiles_section(source: Source) -> Section:
     """Items and users with their profiles, and what generating them took."""
-    items = _sample(source, ITEMS_TABLE, source.item_counts)
-    users = _sample(source, USERS_TABLE, source.sequences.num_train)
+    items = _sample(source, "items", source.item_counts)
+    users = _sample(source, "users", source.sequences.num_train)
     source.titles.load([*items, *(item for user in users for item in source.latest(user, NUM_TITLES))])
     source.users.load(users)
     groups = [
@@ -47,15 +48,14 @@ def _origin(source: Source) -> str:
     return "A language model wrote these from training interactions only."
 
 
-def _sample(source: Source, table: str, counts: np.ndarray) -> dict[int, dict[str, Any]]:
+def _sample(source: Source, kind: str, counts: np.ndarray) -> dict[int, dict[str, Any]]:
     """Profile rows of the sampled keys, in the order of sampling."""
     folder = source.run.stage("profile")
-    if not folder.exists(table):
-        return {}
-    keys = folder.read_table(table, [KEY])[KEY].to_numpy()
+    shards = [shard.name for shard in committed_shards(folder, kind)]
+    keys = np.concatenate([np.zeros(0, np.int64), *(folder.read_table(name, [KEY])[KEY].to_numpy() for name in shards)])
     chosen = spread(keys, counts[keys], source.config.report.num_samples)
     columns = [KEY, TEXT, FINISH_REASON, NUM_PROMPT_TOKENS, NUM_OUTPUT_TOKENS, MODEL, ERROR]
-    rows = {row[KEY]: row for row in rows_where(folder, [table], KEY, chosen, columns)}
+    rows = {row[KEY]: row for row in rows_where(folder, shards_with(folder, f"{kind}/", chosen), KEY, chosen, columns)}
     return {key: rows[key] for key in chosen}
 
 

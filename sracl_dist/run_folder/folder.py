@@ -12,12 +12,15 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyarrow import fs
 
 from sracl_dist.errors import StorageError
@@ -161,6 +164,20 @@ class Folder:
         """Read a Parquet file; with `rows`, only those for which the expression holds, in little memory."""
         with self.open_input(name) as stream:  # pyarrow takes a path to a folder for a table of many files
             return pq.read_table(stream, columns=columns, filters=rows)
+
+    def read_rows(self, name: str, rows: NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+        """Some rows of a Parquet file, by their rising numbers; only the row groups that hold them are read."""
+        with self.open_input(name) as stream:
+            file = pq.ParquetFile(stream)
+            sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+            ends = np.searchsorted(rows, starts)
+            pieces = [
+                file.read_row_group(number, columns).take(rows[first:last] - starts[number])
+                for number, (first, last) in enumerate(pairwise(ends))
+                if first < last
+            ]
+        return pa.concat_tables(pieces) if pieces else self.read_table(name, columns).slice(0, 0)
 
     def read_shards(self, prefix: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
         """Read and join all Parquet shards below `prefix`, in the order of their names; arguments as in `read_table`.

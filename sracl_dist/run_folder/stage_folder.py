@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyarrow import fs
 
 from sracl_dist.errors import StorageError
@@ -163,6 +165,10 @@ class StageFolder(Folder):
             StorageError: it cannot be read, or belongs to other work than this program reads.
         """
         return self._own(name, super().read_table(name, columns, rows))
+
+    def read_rows(self, name: str, rows: NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+        """See `Folder.read_rows`; errors as in `read_table`."""
+        return self._own(name, super().read_rows(name, rows, columns))
 
     def _own(self, name: str, table: pa.Table) -> pa.Table:
         """The table without its mark, if it is that of the work that is read."""

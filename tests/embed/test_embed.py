@@ -16,6 +16,7 @@ from sracl_dist.embed.texts import raw_text, text_to_embed
 from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.errors import StorageError
 from sracl_dist.profiles.models import resolve_model
+from sracl_dist.profiles.table import write_profiles
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
@@ -55,8 +56,8 @@ def test_the_stage_resumes_and_joins_by_key(tmp_path: Path) -> None:
     run = RunFolder(config.run.dir)
     run_stage(STAGES["prepare"], config, run, stage_status(STAGES["prepare"], config, run).draft)
     profiles = run.stage("profile")
-    profiles.write_table("items.parquet", pa.table({KEY: [3, 1], TEXT: ["Third profile", None]}))
-    profiles.write_table("users.parquet", pa.table({KEY: pa.array([5]), TEXT: ["Fifth user"]}))
+    write_profiles(profiles, "items", pa.table({KEY: [3, 1], TEXT: ["Third profile", None]}))
+    write_profiles(profiles, "users", pa.table({KEY: pa.array([5]), TEXT: ["Fifth user"]}))
 
     result = embed_texts(config, run)
     assert result.rows == {"items": NUM_ITEMS, "users": NUM_USERS}

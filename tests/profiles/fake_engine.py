@@ -1,8 +1,9 @@
 """An engine without a model, which answers as it is told, and a store for it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
+from small_prompts import hash_of
 
 from sracl_dist.columns import ERROR, FINISH_REASON, NUM_OUTPUT_TOKENS, NUM_PROMPT_TOKENS, PROMPT_HASH, TEXT
 from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE
@@ -25,10 +26,11 @@ class FakeEngine:
         self._reply = reply
         self.asked: list[list[Prompt]] = []
 
-    def __call__(self, prompts: Sequence[Prompt]) -> Iterator[pa.Table]:
-        self.asked.append(list(prompts))
-        for start in range(0, len(prompts), 2):
-            rows = [answer(prompt, *self._reply(prompt)) for prompt in prompts[start : start + 2]]
+    def __call__(self, prompts: Iterable[Prompt]) -> Iterator[pa.Table]:
+        asked = list(prompts)
+        self.asked.append(asked)
+        for start in range(0, len(asked), 2):
+            rows = [answer(prompt, *self._reply(prompt)) for prompt in asked[start : start + 2]]
             yield pa.Table.from_pylist(rows, schema=ANSWERS)
 
 
@@ -45,5 +47,5 @@ def answer(prompt: Prompt, text: str | None, finish_reason: str | None, error: s
     return row
 
 
-def prompts_of(*hashes: str, kind: str = "items") -> list[Prompt]:
-    return [Prompt(kind, key, [7] * 10, hash_) for key, hash_ in enumerate(hashes, start=1)]
+def prompts_of(*names: str, kind: str = "items") -> list[Prompt]:
+    return [Prompt(kind, key, [7] * 10, hash_of(name)) for key, name in enumerate(names, start=1)]

@@ -182,7 +182,7 @@ def test_what_another_attempt_mends(bad: Response, serve: Serve) -> None:
         (Response(200, "<html>"), "the response is not JSON"),
         (Response(200, "{}"), "the response has no choices"),
         (good(""), "the answer is empty"),
-        (Response(200, good("x" * 1000).body, is_cut=True), "the connection broke (peer closed connection"),
+        (Response(200, good("x" * 1000).body, is_cut=True), "the connection broke ("),
     ],
 )
 def test_attempts_end(bad: Response, error: str, serve: Serve) -> None:
@@ -421,7 +421,7 @@ def test_the_stage_asks_only_what_failed_when_it_runs_again(tmp_path: Path, serv
     assert len(again) == result.details["num_generated"] == 5
     assert all("Title: Space Opera" in message for message in again)
     assert (result.rows, result.details["num_failed"]) == ({"items": NUM_ITEMS, "users": NUM_USERS}, 0)
-    table = run.stage("profile").read_table("items.parquet")
+    table = run.stage("profile").read_shards("items/")
     assert table[ERROR].null_count == NUM_ITEMS
     assert set(table[NUM_PROMPT_TOKENS].to_pylist()) == {7}, "counted by the server"
     assert set(table["model"].to_pylist()) == {MODEL}
@@ -443,7 +443,7 @@ def test_a_refusal_is_asked_again_and_a_thought_cut_off(tmp_path: Path, serve: S
     config, run = prepared(tmp_path, server, "profile.retries=1", "data.item_kind=shows", "profile.max_users=0")
     details = profile(config, run).details
     assert (details["num_retried"], details["num_failed"]) == (10, 0)
-    table = run.stage("profile").read_table("items.parquet")
+    table = run.stage("profile").read_shards("items/", [TEXT])
     assert sorted(set(table[TEXT].to_pylist())) == ["A good meal.", "A journey among stars.", "A profile."]
     assert all(" shows " in body["messages"][0]["content"] for body in server.requests)
     room = {body["max_tokens"] for body in server.requests if "Title: Cooking" in body["messages"][-1]["content"]}

@@ -1,14 +1,18 @@
 """What an engine asks of the cluster: nothing that could wait for ever."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from small_prompts import to_ask
 
 from sracl_dist import cluster as cluster_module
 from sracl_dist.cluster import Cluster
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError
 from sracl_dist.profiles import engine
+from sracl_dist.profiles.prompts import Prompt
+from sracl_dist.run_folder import RunFolder
 
 
 def make_cluster(num_nodes: int, cpus_per_node: int, monkeypatch: pytest.MonkeyPatch) -> Cluster:
@@ -68,3 +72,18 @@ def test_a_processor_without_bfloat16_gets_float32_where_the_format_is_left_open
         assert engine.engine_settings(settings, 0)["dtype"] == chosen
         named = engine.for_cpu(ProfileConfig(dtype="float16"), multiplies_bfloat16=multiplies)
         assert engine.engine_settings(named, 0)["dtype"] == "float16"
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_prompts_come_in_their_order_and_in_blocks_of_a_batch(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path))
+    tokens = {key: [key] * (80 + key % 3) for key in range(70)}
+    asked = [Prompt("users", key, token_ids, f"{key:032x}") for key, token_ids in tokens.items()]
+    prompts, _ = to_ask(run.stage("profile"), asked, shard_rows=40)
+    blocks = engine.prompt_blocks(prompts, ProfileConfig(batch_rows=8))
+    tables = list(blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert [row["tokens"] for row in rows] == list(tokens.values())
+    assert max(table.num_rows for table in tables) <= 2 * 8, "small blocks, so that no answer waits for thousands"
+    assert len(tables) <= 70 / 8 + 4

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
+from small_prompts import hash_of, name_of, to_ask
 from small_run import NUM_ITEMS, NUM_USERS, small_config, write_log
 
 from sracl_dist.cluster import Cluster
@@ -26,19 +29,16 @@ from sracl_dist.columns import (
 )
 from sracl_dist.config import Config
 from sracl_dist.errors import StageError
+from sracl_dist.profiles.answers import ANSWERS
 from sracl_dist.profiles.asking import answer_all
-from sracl_dist.profiles.generate import (
-    counts,
-    estimate_profiles,
-    generate_profiles,
-    join_answers,
-    refuse_failures,
-)
-from sracl_dist.profiles.plan import ROWS
-from sracl_dist.profiles.prompt_table import PromptTable
+from sracl_dist.profiles.generate import estimate_profiles, generate_profiles
+from sracl_dist.profiles.hashes import packed
+from sracl_dist.profiles.joining import ROWS, counts, join_answers
+from sracl_dist.profiles.ledger import PromptSet
+from sracl_dist.profiles.prompt_shards import SCHEMA
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.profiles.quality import answer_rules
-from sracl_dist.profiles.store import STORED, AnswerStore, best_answers
+from sracl_dist.profiles.store import AnswerStore
 from sracl_dist.profiles.template import Chat, Turn
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
@@ -64,7 +64,7 @@ def prepared(folder: Path, *overrides: str) -> tuple[Config, RunFolder]:
 def test_only_what_is_missing_is_generated(tmp_path: Path) -> None:
     config, run = prepared(tmp_path, "profile.max_items=3", "profile.max_users=4")
     first = generate_profiles(config, run)
-    users = run.stage("profile").read_table("users.parquet")
+    users = run.stage("profile").read_shards("users/")
     assert first.rows == {"items": 3, "users": 4}
     assert first.details["num_generated"] == 3 + len(set(users[PROMPT_HASH].to_pylist()))
     assert users[ERROR].null_count == 4
@@ -78,7 +78,7 @@ def test_only_what_is_missing_is_generated(tmp_path: Path) -> None:
 
     again = generate_profiles(config, run)
     assert again.details["num_generated"] == 0
-    assert run.stage("profile").read_table("users.parquet").equals(users)
+    assert run.stage("profile").read_shards("users/").equals(users)
 
     failed_hash = users[PROMPT_HASH][0].as_py()
     store = run.stage("profile").read_shards("generated/")
@@ -90,13 +90,13 @@ def test_only_what_is_missing_is_generated(tmp_path: Path) -> None:
 
     everybody = small_config(tmp_path)
     last = generate_profiles(everybody, run)
-    table = run.stage("profile").read_table("users.parquet")
+    table = run.stage("profile").read_shards("users/")
     assert last.rows == {"items": NUM_ITEMS, "users": NUM_USERS}
     assert table[KEY].to_pylist() == list(range(NUM_USERS))
     assert table[ERROR].null_count == NUM_USERS, "the failed answer was asked again"
     hashes = [
         *table[PROMPT_HASH].to_pylist(),
-        *run.stage("profile").read_table("items.parquet")[PROMPT_HASH].to_pylist(),
+        *run.stage("profile").read_shards("items/")[PROMPT_HASH].to_pylist(),
     ]
     assert hashes[0] == hashes[1], "users with the same history share one prompt"
     assert last.details["num_generated"] == len(set(hashes)) - kept.num_rows
@@ -121,28 +121,25 @@ def test_a_failing_prompt_is_asked_twice_and_is_a_row(
     from sracl_dist.profiles.engine import generate_answers
 
     config, run = prepared(tmp_path)
-    prompts = PromptTable()
-    for key, (hash_, token_ids) in enumerate(
-        {"short": [100, 200, 300], "long": too_long(config), "other": [300, 200, 100]}.items()
-    ):
-        prompts.append(Prompt("users", key, token_ids, hash_))
+    token_ids = {"short": [100, 200, 300], "long": too_long(config), "other": [300, 200, 100]}
+    prompts, ledger = to_ask(
+        run.stage("profile"),
+        [Prompt("users", key, token_ids[name], hash_of(name)) for key, name in enumerate(token_ids)],
+    )
     asked: list[list[Prompt]] = []
 
-    def ask(prompts: Sequence[Prompt]) -> Iterator[pa.Table]:
+    def ask(prompts: PromptSet) -> Iterator[pa.Table]:
         asked.append(list(prompts))
         return generate_answers(prompts, language_model, config.profile, ray_cluster, set())
 
     store = AnswerStore(run.stage("profile"), RULES)
-    assert answer_all(prompts, ask, store, config.profile, RULES) == 1
-    assert [[(prompt.prompt_hash, prompt.attempt) for prompt in prompts] for prompts in asked] == [
+    assert answer_all(prompts, ledger, ask, store, config.profile, RULES) == 1
+    assert [[(name_of(prompt.prompt_hash), prompt.attempt) for prompt in prompts] for prompts in asked] == [
         [("short", 1), ("long", 1), ("other", 1)],
         [("long", 2)],
     ]
-    rows = pa.Table.from_pylist(
-        [{KEY: key, PROMPT_HASH: hash_, NUM_PROMPT_TOKENS: 3} for key, hash_ in enumerate(("short", "long", "other"))],
-        schema=ROWS,
-    )
-    table = join_answers(rows, store.best(), "m", RULES)
+    rows = prompt_rows("short", "long", "other")
+    table = join_answers(rows, run.stage("profile").read_rows(*best_of(store), ANSWERS.names), "m", RULES)
     texts, errors = table[TEXT].to_pylist(), table[ERROR].to_pylist()
     assert texts[0]
     assert texts[2]
@@ -150,7 +147,7 @@ def test_a_failing_prompt_is_asked_twice_and_is_a_row(
     assert "maximum" in errors[1]
     assert errors[0] is errors[2] is None
     with pytest.raises(StageError, match=r"1 of 3 prompts have no answer \(1 times: .*maximum"):
-        refuse_failures([table], 0.1)
+        counts([table]).refuse_failures(0.1)
 
 
 def engine_processes() -> set[int]:
@@ -183,12 +180,11 @@ def test_engines_that_are_killed_are_replaced_and_no_answer_is_missing(
     config, run = prepared(
         tmp_path, "profile.max_output_tokens=64", "profile.batch_rows=8", "profile.max_running_prompts=8"
     )
-    prompts = PromptTable()
-    for key in range(64):
-        prompts.append(Prompt("users", key, [100 + key, 200, 300], f"{key:032x}"))
+    asked = [Prompt("users", key, [100 + key, 200, 300], f"{key:032x}") for key in range(64)]
+    prompts, ledger = to_ask(run.stage("profile"), asked)
     killed: set[int] = set()
 
-    def ask(prompts: Sequence[Prompt]) -> Iterator[pa.Table]:
+    def ask(prompts: PromptSet) -> Iterator[pa.Table]:
         for batch in generate_answers(prompts, language_model, config.profile, ray_cluster, set()):
             for pid in engine_processes() - killed if len(killed) < 2 else ():
                 os.kill(pid, signal.SIGKILL)
@@ -196,39 +192,58 @@ def test_engines_that_are_killed_are_replaced_and_no_answer_is_missing(
             yield batch
 
     store = AnswerStore(run.stage("profile"), RULES)
-    answer_all(prompts, ask, store, config.profile, RULES)
+    answer_all(prompts, ledger, ask, store, config.profile, RULES)
     assert len(killed) == 2
     assert "profile: the engine died; asking" in capsys.readouterr().err
     best = store.best()
-    assert sorted(best[PROMPT_HASH].to_pylist()) == [f"{key:032x}" for key in range(64)]
-    assert best[ERROR].null_count >= 62, "an empty answer of the small model is no loss"
+    assert best.hashes.tolist() == packed(pa.array([f"{key:032x}" for key in range(64)])).tolist()
+    assert best.is_failure.sum() <= 2, "an empty answer of the small model is no loss"
 
 
 def answers_of(*rows: dict[str, Any]) -> pa.Table:
-    defaults = dict.fromkeys(STORED.names) | {ATTEMPT: 1, FINISH_REASON: "stop", NUM_OUTPUT_TOKENS: 9}
-    return best_answers(pa.Table.from_pylist([defaults | row for row in rows], schema=STORED), RULES)
+    defaults = dict.fromkeys(ANSWERS.names) | {FINISH_REASON: "stop", NUM_OUTPUT_TOKENS: 9}
+    return pa.Table.from_pylist([defaults | row for row in rows], schema=ANSWERS)
+
+
+def prompt_rows(*names: str) -> pa.Table:
+    """What the tables take over of prompts."""
+    rows = [{KEY: key, PROMPT_HASH: hash_of(name), NUM_PROMPT_TOKENS: 30} for key, name in enumerate(names, start=1)]
+    return pa.Table.from_pylist(rows, schema=pa.schema([SCHEMA.field(name) for name in ROWS]))
+
+
+def best_of(store: AnswerStore) -> tuple[str, NDArray[np.int64]]:
+    """The store's only file, and the rows in it that count."""
+    store.compact()
+    best = store.best()
+    (name,) = best.names
+    return name, np.sort(best.rows).astype(np.int64)
 
 
 LOOP = "a film, a film, a film, a film"
 BEST = answers_of(
-    {PROMPT_HASH: "good", TEXT: "A film.", NUM_PROMPT_TOKENS: 31},
-    {PROMPT_HASH: "loop", TEXT: LOOP, FINISH_REASON: "length"},
-    {PROMPT_HASH: "echo", TEXT: "Title: x"},
-    {PROMPT_HASH: "empty", TEXT: "", FINISH_REASON: "length"},
-    {PROMPT_HASH: "long", ERROR: "too long", FINISH_REASON: None, NUM_OUTPUT_TOKENS: None, NUM_PROMPT_TOKENS: 0},
-    {PROMPT_HASH: "of old", ERROR: "the answer is empty", FINISH_REASON: "stop"},
-    {PROMPT_HASH: "nobody's", TEXT: "A book."},
-    {PROMPT_HASH: "thinks", TEXT: "<think>Title: x? No.</think>A film."},
-    {PROMPT_HASH: "thinks on", TEXT: "<think>Title: x?", FINISH_REASON: "length"},
-    {PROMPT_HASH: "refuses", TEXT: "I'm sorry, but I can't."},
-    {PROMPT_HASH: "foreign", TEXT: "\u7535\u5f71"},
-    {PROMPT_HASH: "copies", TEXT: "It is a film, a worked example."},
+    {PROMPT_HASH: hash_of("good"), TEXT: "A film.", NUM_PROMPT_TOKENS: 31},
+    {PROMPT_HASH: hash_of("loop"), TEXT: LOOP, FINISH_REASON: "length"},
+    {PROMPT_HASH: hash_of("echo"), TEXT: "Title: x"},
+    {PROMPT_HASH: hash_of("empty"), TEXT: "", FINISH_REASON: "length"},
+    {
+        PROMPT_HASH: hash_of("long"),
+        ERROR: "too long",
+        FINISH_REASON: None,
+        NUM_OUTPUT_TOKENS: None,
+        NUM_PROMPT_TOKENS: 0,
+    },
+    {PROMPT_HASH: hash_of("of old"), ERROR: "the answer is empty", FINISH_REASON: "stop"},
+    {PROMPT_HASH: hash_of("nobody's"), TEXT: "A book."},
+    {PROMPT_HASH: hash_of("thinks"), TEXT: "<think>Title: x? No.</think>A film."},
+    {PROMPT_HASH: hash_of("thinks on"), TEXT: "<think>Title: x?", FINISH_REASON: "length"},
+    {PROMPT_HASH: hash_of("refuses"), TEXT: "I'm sorry, but I can't."},
+    {PROMPT_HASH: hash_of("foreign"), TEXT: "\u7535\u5f71"},
+    {PROMPT_HASH: hash_of("copies"), TEXT: "It is a film, a worked example."},
 )
 
 
-def joined(*hashes: str) -> pa.Table:
-    rows = [{KEY: key, PROMPT_HASH: hash_, NUM_PROMPT_TOKENS: 30} for key, hash_ in enumerate(hashes, start=1)]
-    return join_answers(pa.Table.from_pylist(rows, schema=ROWS), BEST, "m", RULES)
+def joined(*names: str) -> pa.Table:
+    return join_answers(prompt_rows(*names), BEST, "m", RULES)
 
 
 def test_a_row_per_prompt_with_its_answer_or_its_error() -> None:
@@ -257,7 +272,7 @@ def test_a_row_per_prompt_with_its_answer_or_its_error() -> None:
     ]
     assert table[NUM_PROMPT_TOKENS].to_pylist() == [31, 30, 30, 30, 30, 30, 30, 31], "the engine's count, where it has"
     assert table[MODEL].to_pylist() == ["m"] * 8
-    assert counts([table.slice(0, 4), table.slice(4)]) == {
+    assert counts([table.slice(0, 4), table.slice(4)]).details == {
         "num_failed": 5,
         "num_empty": 2,
         "num_thought": 0,
@@ -277,7 +292,7 @@ def test_thoughts_are_cut_off_and_what_describes_nothing_is_a_failure() -> None:
     assert table[TEXT].to_pylist() == ["A film.", None, None, None, None]
     assert table[FLAWS].to_pylist() == [[], ["thought", "truncated"], ["refusal"], ["language"], ["copy"]]
     assert table[ERROR].null_count == 1
-    totals = counts([table])
+    totals = counts([table]).details
     assert totals["num_failed"] == 4
     assert [totals[f"num_{flaw}"] for flaw in ("thought", "refusal", "language", "copy")] == [1, 1, 1, 1]
 
@@ -285,15 +300,15 @@ def test_thoughts_are_cut_off_and_what_describes_nothing_is_a_failure() -> None:
 def test_without_prompts_there_are_no_rows() -> None:
     table = joined()
     assert (table.num_rows, table.schema.names) == (0, joined("good").schema.names)
-    assert counts([table, table])["num_output_tokens"] == 0
-    refuse_failures([table], 0.0)
+    assert counts([table, table]).details["num_output_tokens"] == 0
+    counts([table]).refuse_failures(0.0)
 
 
 def test_too_many_failures_stop_the_stage_with_the_commonest_reasons() -> None:
     table = joined("good", "good", "echo", "long", "long")
-    refuse_failures([table], 0.6)
+    counts([table]).refuse_failures(0.6)
     with pytest.raises(StageError) as caught:
-        refuse_failures([table.slice(0, 2), table.slice(2)], 0.59)
+        counts([table.slice(0, 2), table.slice(2)]).refuse_failures(0.59)
     assert str(caught.value).startswith(
         "3 of 5 prompts have no answer (2 times: too long; 1 times: the answer is off-format: it holds 'Title:');"
     )

@@ -21,6 +21,7 @@ from sracl_dist.data.by_id import IdPlaces
 from sracl_dist.data.rejects import BROKEN_ID, EMPTY_ITEM, EMPTY_TEXT, INVALID_UTF8, OTHER_TEXT, UNKNOWN_ID
 from sracl_dist.errors import ConfigError, InputError
 from sracl_dist.ids import load_item_ids
+from sracl_dist.profiles.from_file import PROFILES
 from sracl_dist.profiles.generate import estimate_profiles, generate_profiles
 from sracl_dist.profiles.store import STORED
 from sracl_dist.profiles.table import read_profiles
@@ -54,7 +55,7 @@ def taken(folder: Path, *args: Any) -> tuple[dict[str, Any], dict[str, str], lis
     config = config_of(folder, *args)
     run = RunFolder(config.run.dir)
     result = generate_profiles(config, run)
-    table = run.stage("profile").read_table("items.parquet")
+    table = run.stage("profile").read_shards("items/", [KEY, TEXT])
     assert table[KEY].to_pylist() == sorted(table[KEY].to_pylist())
     texts = dict(
         zip(load_item_ids(run).external(table[KEY].to_pylist()).to_pylist(), table[TEXT].to_pylist(), strict=True)
@@ -98,9 +99,10 @@ def test_the_tables_are_those_of_a_model(folder: Path) -> None:
     result = generate_profiles(config, run)
     assert result.rows == {"items": 0, "users": 1}
     profile = run.stage("profile")
-    table = profile.read_table("users.parquet")
+    assert not profile.files("items/")
+    table = profile.read_shards("users/", PROFILES.names)
     of_model = {KEY, PROMPT_HASH, TEXT, "finish_reason", "num_prompt_tokens", "num_output_tokens", MODEL, FLAWS, ERROR}
-    assert set(table.column_names) == of_model == set(profile.read_table("items.parquet").column_names)
+    assert set(table.column_names) == of_model
     assert all(table.schema.field(name).type == STORED.field(name).type for name in STORED.names if name in of_model)
     (row,) = table.to_pylist()
     assert (row[TEXT], row[MODEL], row[FLAWS], row[ERROR]) == ("Likes films", "users.csv", [], None)

@@ -10,6 +10,7 @@ import pytest
 
 from sracl_dist.config import Config, parse_config
 from sracl_dist.evaluate.metrics import mean_metrics
+from sracl_dist.profiles.table import write_profiles
 from sracl_dist.run_folder import Manifest, RunFolder
 from sracl_dist.sequences import Sequences
 from sracl_dist.shards import Shard
@@ -155,7 +156,7 @@ def _profile(run: RunFolder) -> None:
             "model": ["a model"] * len(keys),
             "error": ["the engine stopped" if key == failed else None for key in keys],
         }
-        folder.write_table(f"{kind}.parquet", pa.table(table))
+        write_profiles(folder, kind, pa.table(table))
     _commit(run, "profile", {"items": 20, "users": 20}, {"num_generated": 38, "num_failed": 2, "generate_s": 3.25})
 
 

@@ -233,8 +233,9 @@ def test_hostile_text_is_escaped_and_bounded(config: Config, run: RunFolder) -> 
     replace_column(run, "prepare", "rejects.parquet", "reason", [text] * 3)
     replace_column(run, "prepare", Shard("users", 0, 60).name, "user_id", [f"{user}{text}" for user in range(60)])
     for kind in ("items", "users"):
-        replace_column(run, "profile", f"{kind}.parquet", "text", [None] + [text] * 19)
-        replace_column(run, "profile", f"{kind}.parquet", "error", [text] + [None] * 19)
+        (name,) = run.stage("profile").files(f"{kind}/")
+        replace_column(run, "profile", name, "text", [None] + [text] * 19)
+        replace_column(run, "profile", name, "error", [text] + [None] * 19)
     rendered = render(config, run)
     page = Page(rendered)
     assert not [tag for tag, _ in page.elements if tag in {"script", "img"}]
@@ -257,8 +258,8 @@ def test_right_to_left_and_emoji_titles_are_kept(config: Config, run: RunFolder)
     ("stage", "name", "sentence"),
     [
         ("prepare", "rejects.parquet", "Rejected rows were not recorded."),
-        ("profile", "items.parquet", "No item has a profile"),
-        ("profile", "users.parquet", "No user has a profile"),
+        ("profile", "items/", "No item has a profile"),
+        ("profile", "users/", "No user has a profile"),
         ("neighbours", "items.parquet", "There is no table of similar items."),
         ("neighbours", "users.parquet", "There is no table of similar users."),
         ("neighbours", "quality.json", "The recall of the search was not measured."),
@@ -277,8 +278,8 @@ def test_a_missing_part_becomes_a_sentence(
 
 
 def test_empty_tables_become_sentences(config: Config, run: RunFolder) -> None:
-    for stage, name in (("prepare", "rejects"), ("profile", "items"), ("profile", "users")):
-        path = run.stage(stage).path(f"{name}.parquet")
+    for stage, name in (("prepare", "rejects.parquet"), ("profile", "items/"), ("profile", "users/")):
+        path = run.stage(stage).path(next(own for own in run.stage(stage).files() if own.startswith(name)))
         pq.write_table(pq.read_table(path).slice(0, 0), path)
     text = Page(render(config, run)).text
     for sentence in ("No row was rejected.", "No item has a profile", "No user has a profile"):
