@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 MODEL = "served-model"
 
@@ -87,7 +88,11 @@ class ChatServer:
             self._attempts[message] += 1
             self._in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
-        response = self.behaviour(message, attempt) if path == "/v1/chat/completions" else Response(404, "no such path")
+        response = (
+            self.behaviour(message, attempt)
+            if urlsplit(path).path == "/v1/chat/completions"
+            else Response(404, "no such path")
+        )
         if response.wait_s:
             self.closing.wait(response.wait_s)
         with self._lock:  # before it is sent: the client may start the next one as soon as it has this one

@@ -177,7 +177,8 @@ class _Vectors:
                 f"finite; make it again, or leave out {self._files.setting} to encode the {self._noun}s."
             )
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-        vectors = np.divide(vectors, np.where(lengths > 0, lengths, 1)[:, None], dtype=np.float32, casting="same_kind")
+        # In double precision: the length of huge numbers does not fit single precision.
+        vectors = (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
         is_first = np.zeros(len(rows), dtype=np.bool_)
         is_first[np.unique(rows.places, return_index=True)[1]] = True
         is_first &= ~self._is_found[rows.places]

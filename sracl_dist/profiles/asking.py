@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sracl_dist.columns import ATTEMPT, ERROR, NUM_OUTPUT_TOKENS, PROMPT_HASH
 from sracl_dist.config import Config
 from sracl_dist.config.sections import ProfileConfig
+from sracl_dist.errors import StageError
 from sracl_dist.observe import Progress, say
 from sracl_dist.profiles.answers import ANSWERS, EngineDied
 from sracl_dist.profiles.hashes import packed
@@ -145,6 +146,9 @@ class _Intake:
     def take(self, answers: pa.Table) -> None:
         """Handle the columns of `ANSWERS` that have just arrived."""
         rows = self._ledger.find(packed(answers[PROMPT_HASH]))
+        if (rows < 0).any():
+            hash_ = answers[PROMPT_HASH][int(np.flatnonzero(rows < 0)[0])].as_py()
+            raise StageError(f"The engine answered the prompt {hash_}, which it was not asked; run the stage again.")
         # An answer may come twice, as when a node is lost; it is the same attempt then.
         attempts = self._ledger.num_attempts[rows] + ~self._is_taken[rows]
         answers = answers.append_column(STORED.field(ATTEMPT), pa.array(attempts, pa.int32()))

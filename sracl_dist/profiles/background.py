@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
@@ -32,7 +31,8 @@ class BackgroundRows:
     def __init__(self, work: Callable[[Put], Awaitable[None]], max_waiting_rows: int) -> None:
         self._work = work
         self._rows: queue.Queue[Row | _End] = queue.Queue(max_waiting_rows)
-        self._stopped = threading.Event()
+        self._stopped, self._is_full = threading.Event(), threading.Event()
+        self._has_room = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="background-rows", daemon=True)
         self._thread.start()
@@ -42,10 +42,12 @@ class BackgroundRows:
         while True:
             ready = [self._next()]
             # Whoever reads takes about as long for one row as for twenty, and both threads share one processor.
-            time.sleep(GATHER_S)
+            self._is_full.wait(GATHER_S)
+            self._is_full.clear()
             with contextlib.suppress(queue.Empty):
                 while len(ready) < self._rows.maxsize:
                     ready.append(self._rows.get_nowait())
+            self._wake(self._has_room.set)
             if rows := [row for row in ready if not isinstance(row, _End)]:
                 yield rows
             last = ready[-1]
@@ -63,10 +65,15 @@ class BackgroundRows:
     def stop(self) -> None:
         """Cancel the work and end the thread; does nothing behind the last row."""
         self._stopped.set()
+        if self._loop is not None:  # else there is no task yet
+            self._wake(self._task.cancel)
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def _wake(self, call: Callable[[], Any]) -> None:
+        """Have the loop make the call."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-                self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(STOP_TIMEOUT_S)
+                self._loop.call_soon_threadsafe(call)
 
     def _run(self) -> None:
         error: BaseException | None = None
@@ -93,6 +100,9 @@ class BackgroundRows:
             try:
                 self._rows.put_nowait(row)
             except queue.Full:
-                await asyncio.sleep(FULL_QUEUE_POLL_S)
+                self._is_full.set()
+                self._has_room.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._has_room.wait(), FULL_QUEUE_POLL_S)
             else:
                 return

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import random
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Generator, Iterator, Mapping
@@ -25,6 +24,7 @@ from sracl_dist.profiles.answers import ANSWERS, UNAVAILABLE
 from sracl_dist.profiles.attempts import sampling_of
 from sracl_dist.profiles.background import BackgroundRows, Put, Row
 from sracl_dist.profiles.chat import request_fields
+from sracl_dist.profiles.pace import Pace
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.profiles.replies import (
     FINAL_STATUSES,
@@ -85,26 +85,6 @@ def _read_key(config: EndpointConfig) -> str:
     return key
 
 
-class _Pace:
-    """Spaces the starts of requests, and holds all of them back while the server asks to wait."""
-
-    def __init__(self, requests_per_minute: float | None) -> None:
-        self._interval_s = 60 / requests_per_minute if requests_per_minute else 0.0
-        self._next_start_s = 0.0
-        self._lock = asyncio.Lock()
-
-    async def turn(self) -> None:
-        """Wait for the right to start one request, first come first served."""
-        async with self._lock:
-            while (wait_s := self._next_start_s - time.monotonic()) > 0:
-                await asyncio.sleep(wait_s)
-            self._next_start_s = time.monotonic() + self._interval_s
-
-    def pause(self, wait_s: float) -> None:
-        """Start nothing for so long."""
-        self._next_start_s = max(self._next_start_s, time.monotonic() + wait_s)
-
-
 class _Asker:
     """Asks every prompt until there is an answer or a reason to give it up."""
 
@@ -116,7 +96,7 @@ class _Asker:
 
     async def ask_all(self, put: Put) -> None:
         """Put a row for every prompt, in the order in which they finish."""
-        self._pace = _Pace(self._settings.requests_per_minute)
+        self._pace = Pace(self._settings.requests_per_minute)
         waiting = iter(self._prompts)
         async with self._connect() as client:
 
@@ -173,7 +153,9 @@ class _Asker:
         try:
             async with (
                 asyncio.timeout(self._settings.timeout_s),
-                client.post(self._address, data=self._body(prompt), headers=JSON, proxy=self._proxy) as response,
+                client.post(
+                    self._address, data=self._body(prompt), headers=JSON, proxy=self._proxy, allow_redirects=False
+                ) as response,
             ):
                 self._reached = True
                 status, headers = response.status, response.headers
@@ -185,6 +167,7 @@ class _Asker:
             raise self._broken(error) from None
         if status == 200:
             return read_reply(body)
+        self._refuse_redirect(status, headers)
         self._refuse_final(status, body)
         raise attempt_error(status, body, headers)
 
@@ -199,7 +182,15 @@ class _Asker:
         proxies = urllib.request.getproxies()
         if urllib.request.proxy_bypass(parts.hostname or ""):
             return None
-        return proxies.get(parts.scheme, proxies.get("all"))
+        proxy = proxies.get(parts.scheme, proxies.get("all"))
+        if proxy and "://" not in proxy:
+            return f"http://{proxy}"
+        if proxy and not proxy.startswith(("http://", "https://")):
+            raise SetupError(
+                f"The environment names a proxy of the kind {proxy.partition('://')[0]}, which cannot be used; set "
+                f"HTTP_PROXY or HTTPS_PROXY to one that speaks http, or put the endpoint's host into NO_PROXY."
+            )
+        return proxy
 
     def _body(self, prompt: Prompt) -> bytes:
         return json.dumps({**self._fields(prompt), "messages": prompt.messages}).encode()
@@ -248,6 +239,15 @@ class _Asker:
             raise SetupError(
                 f"The endpoint {self._settings.url} cannot be reached ({self._quoted(str(failure))}); start it, or "
                 f"mend profile.endpoint.url."
+            ) from None
+
+    def _refuse_redirect(self, status: int, headers: Mapping[str, str]) -> None:
+        """Never follow to another address: prompts hold what people have chosen."""
+        if 300 <= status < 400:
+            place = self._quoted(headers.get("Location", "an address that it does not name"))
+            raise SetupError(
+                f"The endpoint {self._settings.url} redirects to {place} ({status}), which is not followed; set "
+                f"profile.endpoint.url to the address that answers."
             ) from None
 
     def _refuse_final(self, status: int, body: str) -> None:

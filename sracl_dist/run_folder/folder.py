@@ -177,7 +177,8 @@ class Folder:
                 for number, (first, last) in enumerate(pairwise(ends))
                 if first < last
             ]
-        return pa.concat_tables(pieces) if pieces else self.read_table(name, columns).slice(0, 0)
+            nothing = file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)
+        return pa.concat_tables([nothing, *pieces])
 
     def read_shards(self, prefix: str, columns: list[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
         """Read and join all Parquet shards below `prefix`, in the order of their names; arguments as in `read_table`.

@@ -267,6 +267,12 @@ def test_requests_per_minute(serve: Serve) -> None:
             SetupError,
             r"does not know the model served-model or the address \(404: no model\)",
         ),
+        (
+            Response(307, "", {"Location": "http://elsewhere.example/v1"}),
+            SetupError,
+            r"redirects to http://elsewhere\.example/v1 \(307\)",
+        ),
+        (Response(302, ""), SetupError, r"\(302\), which is not followed"),
         (refusal(402, "pay"), StageError, r"has no credit \(402: pay\); top it up"),
         (
             Response(429, '{"error": {"message": "You exceeded", "code": "insufficient_quota"}}'),
@@ -283,6 +289,17 @@ def test_what_is_wrong_with_every_prompt_stops_the_stage(
     with pytest.raises(kind, match=message):
         ask(100, settings(server, key_variable="MY_KEY"))
     assert len(server.asked()) <= 4, "no more than were in flight"
+
+
+def test_a_proxy_may_be_named_without_http(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(lambda *_: good())
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("HTTP_PROXY", settings(server).endpoint.url.split("/")[2])
+    config = ProfileConfig(engine="endpoint", model=MODEL, endpoint=EndpointConfig(url="http://model.example/v1"))
+    assert all(row[ERROR] is None for row in ask(3, config).values())
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(SetupError, match="socks5"):
+        ask(3, config)
 
 
 def test_answers_before_the_end_are_handed_over(serve: Serve) -> None:
