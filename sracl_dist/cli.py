@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from sracl_dist.visible import visible
 
 STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 """What a full or protected disk raises outside the run folder, for example in the folder for temporary files."""
-
+NEXT_OVERRIDE = re.compile(r"\s+(?=\w+(?:\.\w+)+=)")
 
 Work = Callable[[Config, RunFolder], object]
 Trial = Callable[[RunFolder, Sequence[tuple[str, Config]], int], object]
@@ -80,11 +81,11 @@ def stage_job(
 
 
 def _of_stage(name: str, text: str) -> list[str]:
-    """The overrides of a --with, which may only be of the stage's own section."""
-    try:
-        overrides = shlex.split(text)
-    except ValueError as error:
-        raise ConfigError(f"--with {brief(text)} cannot be read ({error}); close the quotes.") from None
+    """The overrides of a --with, which may only be of the stage's own section.
+
+    A new one begins where white space comes before a key and its equals sign, so values keep their blanks and quotes.
+    """
+    overrides = [override.strip() for override in NEXT_OVERRIDE.split(text) if override.strip()]
     for override in overrides:
         if not override.startswith(f"{name}."):
             raise ConfigError(f"--with names {brief(override)}; name settings of {name}. only.")
@@ -160,7 +161,7 @@ def parse_arguments(
         return parser.parse_intermixed_args(argv)
     parser.add_argument("--trial", type=int, metavar="ROWS", help="do it for so many items and users, and measure them")
     with_help = "--trial: compare with these settings, such as 'profile.model=...'; may be given several times"
-    parser.add_argument("--with", dest="variants", action="append", default=[], metavar="SETTINGS", help=with_help)
+    parser.add_argument("--with", dest="variants", action="append", default=[], metavar="KEY=VALUE ...", help=with_help)
     arguments = parser.parse_intermixed_args(argv)
     if arguments.trial is not None and arguments.trial < 1:
         parser.error(f"--trial is {arguments.trial}; use 1 or more")

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import sracl_dist
 from sracl_dist import cli, stages
 from sracl_dist.cli import Work, job, stage_job
 from sracl_dist.config import Config
-from sracl_dist.errors import InputError, StorageError, was_interrupted
+from sracl_dist.errors import ConfigError, InputError, StorageError, was_interrupted
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.stages import Stage, StageResult
 
@@ -270,3 +271,27 @@ def test_errors_that_follow_from_others_are_no_interrupt() -> None:
     assert not was_interrupted(first)
     second.__cause__ = KeyboardInterrupt()
     assert was_interrupted(first)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("", []),
+        ("profile.model=a", ["profile.model=a"]),
+        ('profile.stop=[". "]', ['profile.stop=[". "]']),
+        (
+            ' profile.model=a   profile.stop=[". ", x=y] profile.endpoint.url=http://h/?a=b ',
+            ["profile.model=a", 'profile.stop=[". ", x=y]', "profile.endpoint.url=http://h/?a=b"],
+        ),
+        ("profile.model=it's", ["profile.model=it's"]),
+        ("profile.item_template=my file.yaml", ["profile.item_template=my file.yaml"]),
+    ],
+)
+def test_a_variant_is_a_list_of_overrides_word_for_word(text: str, overrides: list[str]) -> None:
+    assert cli._of_stage("profile", text) == overrides
+
+
+@pytest.mark.parametrize("text", ["embed.text=raw", "profile.model=a embed.text=raw", "model=a"])
+def test_a_variant_is_about_its_stage(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(text.split()[-1])):
+        cli._of_stage("profile", text)
