@@ -113,7 +113,7 @@ STAGES = {
             settings=("embed",),
             inputs=("prepare", "profile"),
             external="sracl_dist.embed.facts:vector_facts",
-            version=2,  # sentence-transformers encodes, and an item's raw text has its description
+            version=3,  # auto chooses by what no text shows
         ),
         Stage(
             name="neighbours",

@@ -11,6 +11,7 @@ from sracl_dist import cluster as cluster_module
 from sracl_dist import recommend as recommend_stage
 from sracl_dist.cluster import Cluster
 from sracl_dist.embed import job as embed_stage
+from sracl_dist.embed import workers as embed_workers
 from sracl_dist.evaluate import job as evaluate_stage
 from sracl_dist.neighbours import job as neighbours_stage
 
@@ -19,7 +20,8 @@ def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the patch ends no stage starts Ray."""
     for stage in (embed_stage, evaluate_stage, recommend_stage):
         monkeypatch.setattr(stage, "connected", connected)
-        monkeypatch.setattr(stage, "map_shards", map_shards)
+    for module in (embed_workers, evaluate_stage, recommend_stage):
+        monkeypatch.setattr(module, "map_shards", map_shards)
     monkeypatch.setattr(cluster_module, "cpus_of_nodes", lambda: [2])
     monkeypatch.setattr(neighbours_stage, "connected", connected)
     monkeypatch.setattr(neighbours_stage, "broadcast_shards", broadcast_shards)

@@ -1,19 +1,19 @@
 """embed: one unit vector for every item and every user, from its profile, its raw text, or both."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sracl_dist.cluster import connected, map_shards
+from sracl_dist.cluster import connected
 from sracl_dist.columns import HAS_PROFILE
 from sracl_dist.config import Config
 from sracl_dist.config.sections import EmbedConfig
 from sracl_dist.embed.from_file import take_vectors
 from sracl_dist.embed.texts import text_of
 from sracl_dist.embed.vectors import FIRST_KEY, vectors_table
+from sracl_dist.embed.workers import spread_over
 from sracl_dist.errors import StorageError
 from sracl_dist.meter.job import measure_texts, stored_measures, texts_to_take
 from sracl_dist.observe import Progress
@@ -50,14 +50,10 @@ def embed_texts(config: Config, run: RunFolder) -> StageResult:
     if pending or measured is None:
         model = resolve_model(settings.model)
         with connected(config.cluster) as cluster:
-            spread = partial(
-                map_shards,
-                num_workers=settings.num_workers,
-                cpus_per_worker=1 if cluster.num_gpus else cluster.cpus_for_each(settings.num_workers),
-                gpus_per_worker=1 if cluster.num_gpus else 0,
-            )
+            spread = spread_over(cluster, settings)
             if measured is None:
-                measured = measure_texts(settings, run, model, spread)
+                kinds = [kind for kind in FIRST_KEY if kind not in taken.kinds]
+                measured = measure_texts(config, run, model, kinds, spread)
             spread(_make_embedder, (settings, model, run, texts_to_take(settings, measured)), pending, commit)
     progress.close()
     details: dict[str, Any] = {

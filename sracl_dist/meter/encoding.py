@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sracl_dist.config.sections import EmbedConfig
+from sracl_dist.embed.workers import Spread
 from sracl_dist.observe import Progress
-
-Spread = Callable[..., None]
-"""`cluster.map_shards` with the workers' number and resources decided: (make, arguments, shards, on_result)."""
 
 
 @dataclass(frozen=True, kw_only=True)

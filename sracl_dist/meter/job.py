@@ -1,15 +1,19 @@
 """The meter within the stage embed: what the profiles of the run are worth, and which text is encoded."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sracl_dist.config import Config
 from sracl_dist.config.sections import EmbedConfig
-from sracl_dist.meter.described import KINDS, Scene
-from sracl_dist.meter.encoding import Spread, encode_all
+from sracl_dist.embed.workers import Spread
+from sracl_dist.meter.described import KINDS, MeteredSample, Shown
+from sracl_dist.meter.encoding import encode_all
 from sracl_dist.meter.sample import connected_sample
-from sracl_dist.meter.worth import RAW, as_table, choose, sentence
+from sracl_dist.meter.wording import sentence
+from sracl_dist.meter.worth import RAW, as_table
 from sracl_dist.observe import say
 from sracl_dist.profiles.table import read_profiles
 from sracl_dist.profiles.texts import load_training_texts
@@ -31,7 +35,7 @@ def texts_to_take(settings: EmbedConfig, measured: dict[str, Any]) -> dict[str, 
 
 
 def stored_measures(settings: EmbedConfig, run: RunFolder) -> dict[str, Any] | None:
-    """What the stage has measured before, or has not to measure; None where it has to."""
+    """What the stage has measured before, or nothing where it need not measure; None where it must."""
     folder = run.stage("embed")
     if not settings.meter_rows:
         return {}
@@ -41,38 +45,43 @@ def stored_measures(settings: EmbedConfig, run: RunFolder) -> dict[str, Any] | N
     return measured
 
 
-def measure_texts(settings: EmbedConfig, run: RunFolder, model: str, spread: Spread) -> dict[str, Any]:
+def measure_texts(config: Config, run: RunFolder, model: str, kinds: Sequence[str], spread: Spread) -> dict[str, Any]:
     """Measure raw text, profile and both on a sample, choose for each kind, and keep the result in the stage's folder.
 
     Args:
-        settings: of the stage.
-        run: whose profiles are weighed.
+        config: of the run.
+        run: whose profiles are measured.
         model: where the encoder is found.
+        kinds: those that are encoded; of others there are finished vectors.
         spread: runs the encoder on the cluster.
     """
-    measured = _measure(settings, run, model, spread)
+    measured = _measure(config, run, model, kinds, spread)
     run.stage("embed").write_json(METER_FILE, measured)
-    if settings.text == AUTO:
+    if config.embed.text == AUTO:
         say(f"embed: {measured['why']}")
     return measured
 
 
-def _measure(settings: EmbedConfig, run: RunFolder, model: str, spread: Spread) -> dict[str, Any]:
-    sequences = load_sequences(run)
+def _measure(config: Config, run: RunFolder, model: str, kinds: Sequence[str], spread: Spread) -> dict[str, Any]:
+    settings, sequences = config.embed, load_sequences(run)
     sample = connected_sample(sequences, settings.meter_rows, SEED)
-    if not sample.is_enough:
-        why = f"{len(sample.items):,} items and {len(sample.users):,} users are too few to measure; raw text is taken"
-        return {"chosen": dict.fromkeys(KINDS, RAW), "why": why}
-    scene = Scene(run, sample, sequences, load_training_texts(run), settings.items_per_user)
-    profiles = {kind: _profiles_of(run, kind, sample.keys(kind)) for kind in KINDS}
-    ways = scene.weigh({"": profiles}, lambda texts: encode_all(texts, settings, model, spread))
-    choice = {kind: choose(ways[kind]) for kind in KINDS}
+    if not sample.is_enough(kinds):
+        rows = " and ".join(f"{len(sample.keys(kind)):,} {kind}" for kind in kinds)
+        why = f"{rows} with training interactions are too few to measure"
+        why += "; raw text is taken" if settings.text == AUTO else ""
+        return {"chosen": dict.fromkeys(kinds, RAW), "why": why}
+    texts = load_training_texts(run)
+    metered = MeteredSample(run, sample, sequences, texts, settings.items_per_user, Shown.of([config]), kinds)
+    profiles = {kind: _profiles_of(run, kind, sample.keys(kind)) for kind in kinds}
+    ways = metered.measure({"": profiles}, lambda texts: encode_all(texts, settings, model, spread))
+    choices = metered.choose(ways)
     return {
-        "num_rows": {kind: len(sample.keys(kind)) for kind in KINDS},
-        "num_with_profile": {kind: sum(map(bool, profiles[kind])) for kind in KINDS},
-        "table": {kind: as_table(kind, ways[kind]) for kind in KINDS},
-        "chosen": {kind: chosen for kind, (chosen, _, _) in choice.items()},
-        "why": sentence(choice),
+        "num_rows": {kind: len(sample.keys(kind)) for kind in kinds},
+        "num_with_profile": {kind: sum(map(bool, profiles[kind])) for kind in kinds},
+        "num_left": metered.num_left(),
+        "table": {kind: as_table(kind, ways[kind]) for kind in kinds},
+        "chosen": {kind: choice.way for kind, choice in choices.items()},
+        "why": sentence(choices),
     }
 
 

@@ -13,13 +13,15 @@ from sracl_dist.meter.measures import (
     Measure,
     distinct_openings,
     equal_texts,
+    errors_needed,
     found_first,
     mean_cosine,
-    mean_of_nearest,
+    means_of_nearest,
     median_rank,
-    nearest,
     own_ranks,
+    standard_error,
 )
+from sracl_dist.meter.together import Categories, Common
 
 NUM_NEAREST = 10
 RAW, PROFILE, BOTH = "raw", "profile", "raw_and_profile"
@@ -51,19 +53,44 @@ MEASURES = {
 }
 """The rows of the table, in their order, with what they say."""
 NOT_SHARES = ("median_rank", "items_in_common", "mean_cosine")
-MIN_ERRORS = 2.0
-"""A way that is better than raw text by fewer standard errors counts as equal to it."""
+MIN_LEFT_SHARE = 0.5
+"""Of the sampled rows of a kind: so many must have anything left that no text shows, to speak for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truths:
     """What training says about the n rows of a kind; see `together`."""
 
-    in_common_NN: NDArray[np.int32]
-    """Users that two items have in common, or items that two users have; on the diagonal how many a row has."""
-    same_category_NN: NDArray[np.bool_] | None = None
+    kind: str
+    common: Common
+    """Users that two items have in common, or items that two users have."""
+    categories: Categories | None = None
     """None where no item shares a category with another, and for users."""
-    has_category_N: NDArray[np.bool_] | None = None
+
+    @property
+    def counted(self) -> dict[str, NDArray[np.bool_]]:
+        """[n] by measure: which rows have a say in it."""
+        has_any = self.common.num_groups_N > 0
+        names = ("chosen_together",) if self.kind == "items" else ("item_in_common", "items_in_common")
+        of_categories = {} if self.categories is None else {"same_category": self.categories.has_one_N}
+        return {OVERLAP: has_any, **dict.fromkeys(names, has_any), **of_categories}
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether enough rows have anything left to choose by."""
+        return bool((self.common.num_groups_N > 0).mean() >= MIN_LEFT_SHARE)
+
+    def block(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
+        """[B, n] by measure: what is true about some rows and all."""
+        common, num_own = self.common.block(rows), np.sqrt(np.maximum(self.common.num_groups_N, 1))
+        told: dict[str, NDArray[np.generic]] = {OVERLAP: common / num_own[rows, None] / num_own[None, :]}
+        if self.kind == "items":
+            told["chosen_together"] = common > 0
+        else:
+            told |= {"item_in_common": common > 0, "items_in_common": common}
+        if self.categories is not None:
+            told["same_category"] = self.categories.block(rows)
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +101,21 @@ class Described:
     vectors_ND: NDArray[np.float32]
 
 
-def weigh(
-    kind: str, ways: Mapping[str, Described], truths: Truths, own_ND: NDArray[np.float32]
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which way describes a kind best."""
+
+    way: str
+    lead: float = 0.0
+    """How much higher its overlap is than that of raw text, or for raw text that of the best other way."""
+    error: float = 0.0
+    """Standard error of the lead."""
+    because: str | None = None
+    """Why, where the overlap did not decide."""
+
+
+def measure_ways(
+    ways: Mapping[str, Described], truths: Truths, own_ND: NDArray[np.float32]
 ) -> dict[str, dict[str, Measure]]:
     """All measures of each way, by its name and theirs, as in MEASURES.
 
@@ -83,68 +123,76 @@ def weigh(
       all users), or an item.
     - items_in_common: how many items.
     - overlap: number in common divided by the root of the product of what each of the two has (the cosine of two sets);
-      it stays apart from 1 where everybody has something in common with everybody, and favours no popular ones.
+      it does not saturate in dense logs, and favours no popular ones.
     - same_category: share of its nearest that list a row's narrowest category.
     - found_first, median_rank: where the row's own vector in `own_ND` stands among all of them for its text.
     - mean_cosine, equal_texts, distinct_openings: how alike the texts are.
 
     Args:
-        kind: `items` or `users`.
         ways: texts and vectors of the rows by the name of the way.
-        truths: what training says about the rows.
+        truths: what training says about the rows. Measures for which no row has anything left are missing.
         own_ND: raw vectors of the items, or of the users' training items in the mean; unit vectors.
     """
-    return {name: _weigh_one(kind, name, way, truths, own_ND) for name, way in ways.items()}
+    vectors = {name: way.vectors_ND for name, way in ways.items()}
+    found = means_of_nearest(vectors, truths.block, truths.counted, min(NUM_NEAREST, len(own_ND) - 1))
+    for name, way in ways.items():
+        measures = found[name]
+        if truths.kind == "users" or name != RAW:  # an item's raw text finds itself
+            ranks, first = own_ranks(way.vectors_ND, own_ND)
+            measures["found_first"], measures["median_rank"] = found_first(first), median_rank(ranks)
+        measures["mean_cosine"] = mean_cosine(way.vectors_ND)
+        measures["equal_texts"], measures["distinct_openings"] = equal_texts(way.texts), distinct_openings(way.texts)
+    return found
 
 
-def _weigh_one(kind: str, name: str, way: Described, truths: Truths, own_ND: NDArray[np.float32]) -> dict[str, Measure]:
-    vectors, common = way.vectors_ND, truths.in_common_NN
-    near = nearest(vectors, min(NUM_NEAREST, len(vectors) - 1))
-    share = mean_of_nearest(near, common > 0)
-    num_own = np.sqrt(np.maximum(common.diagonal(), 1))
-    measures = {OVERLAP: mean_of_nearest(near, common / num_own[:, None] / num_own[None, :])}
-    if kind == "items":
-        measures["chosen_together"] = share
-        if truths.same_category_NN is not None:
-            measures["same_category"] = mean_of_nearest(near, truths.same_category_NN, truths.has_category_N)
-    else:
-        measures["item_in_common"], measures["items_in_common"] = share, mean_of_nearest(near, common)
-    if kind == "users" or name != RAW:  # an item's raw text finds itself
-        ranks, first = own_ranks(vectors, own_ND)
-        measures["found_first"], measures["median_rank"] = found_first(first), median_rank(ranks)
-    measures["mean_cosine"] = mean_cosine(vectors)
-    measures["equal_texts"], measures["distinct_openings"] = equal_texts(way.texts), distinct_openings(way.texts)
-    return measures
-
-
-def choose(ways: Mapping[str, Mapping[str, Measure]]) -> tuple[str, float, float]:
+def choose(ways: Mapping[str, Mapping[str, Measure]], groups_N: NDArray[np.int64]) -> Choice:
     """Which of raw, profile and raw_and_profile describes a kind best, its lead over raw text, and the lead's error.
 
     SRA-CL takes nothing from the vectors but who is near whom, and is helped where those who are near choose alike. So
-    the overlap of the nearest decides, for each kind by itself, as the two tables are never compared. The lead is
-    measured on the same rows, so its error is that of their differences; a lead of less than MIN_ERRORS of it may be
-    chance, and then raw text is taken, which costs nothing and invents nothing. Of several the one with the highest
-    overlap is taken. The share that has anything in common would be plainer, but in a dense log it is near 1 for all.
-
-    Returns:
-        The way; how much higher its overlap is than that of raw text, or for raw text that of the best other way; and
-        the standard error of this difference.
+    the overlap of the nearest decides. The lead is measured on the same rows, so its error is that of their
+    differences, where rows of a group (`Sample.groups`) count as one observation. A lead that may be chance, by
+    `errors_needed` for as many ways as are compared, is none: then raw text is taken, which costs nothing and invents
+    nothing. Of several the one with the highest overlap is taken. The share that has anything in common would be
+    plainer, but in a dense log it is near 1 for all.
     """
-    raw = ways[RAW][OVERLAP]
-    others = {name: _lead(measures[OVERLAP], raw) for name, measures in ways.items() if name != RAW}
+    others = {name: _lead(way[OVERLAP], ways[RAW][OVERLAP], groups_N) for name, way in ways.items() if name != RAW}
     if not others:
-        return RAW, 0.0, 0.0
-    clear = {name: lead for name, (lead, error) in others.items() if lead > MIN_ERRORS * error}
+        return Choice(way=RAW, because="as there is no other text")
+    needed = errors_needed(len(others), len(np.unique(groups_N)))
+    clear = {name: lead for name, (lead, error) in others.items() if lead > needed * error}
     best = max(clear, key=lambda name: clear[name]) if clear else max(others, key=lambda name: others[name][0])
-    return (best if clear else RAW), *others[best]
+    lead, error = others[best]
+    return Choice(way=best if clear else RAW, lead=lead, error=error)
 
 
-def _lead(measure: Measure, raw: Measure) -> tuple[float, float]:
+def choose_each(
+    ways: Mapping[str, Mapping[str, Mapping[str, Measure]]],
+    truths: Mapping[str, Truths],
+    groups: Mapping[str, NDArray[np.int64]],
+) -> dict[str, Choice]:
+    """The choice for every kind by itself, as the two tables of vectors are never compared.
+
+    Users of whom too few have anything left follow the items, whose truth is the better one; items of whom too few have
+    are described by their raw texts.
+    """
+    choices = {}
+    for kind in ways:
+        if truths[kind].is_enough:
+            choices[kind] = choose(ways[kind], groups[kind])
+        elif kind == "users" and "items" in choices:
+            way = choices["items"].way
+            because = f"like the items, as the texts of most {kind} show all that they chose"
+            choices[kind] = Choice(way=way if way in ways[kind] else RAW, because=because)
+        else:
+            choices[kind] = Choice(way=RAW, because=f"as the texts of most {kind} show all that training says of them")
+    return choices
+
+
+def _lead(measure: Measure, raw: Measure, groups_N: NDArray[np.int64]) -> tuple[float, float]:
     """How much higher a measure is than that of raw text, and the standard error of the difference."""
     if measure.influence_N is None or raw.influence_N is None:
         raise ValueError("the error of this measure is not known")
-    influences = measure.influence_N - raw.influence_N
-    return measure.value - raw.value, float(influences.std(ddof=1) / np.sqrt(len(influences)))
+    return measure.value - raw.value, standard_error(measure.influence_N - raw.influence_N, groups_N)
 
 
 def as_table(kind: str, ways: Mapping[str, Mapping[str, Measure]]) -> dict[str, dict[str, float]]:
@@ -158,32 +206,3 @@ def as_table(kind: str, ways: Mapping[str, Mapping[str, Measure]]) -> dict[str, 
             table[name] = {key: round(value, 6) for key, value in row.items()}
             table[name] |= {way: round(measure.value, 6) for way, measure in of_ways.items()}
     return table
-
-
-def shown_number(measure: str, value: float | None) -> str:
-    """A number of the table for a person: shares in percent, ranks and numbers of items with a decimal."""
-    if value is None:
-        return "\u2013"
-    if measure in NOT_SHARES:
-        return f"{value:.2f}" if measure != "median_rank" else f"{value:,.1f}"
-    return f"{100 * value:.1f} %"
-
-
-def sentence(choice: Mapping[str, tuple[str, float, float]]) -> str:
-    """Which text is taken and why, from what `choose` said of each kind."""
-    return "; ".join(f"{kind} by {_reason(*chosen)}" for kind, chosen in choice.items())
-
-
-def in_words(way: str) -> str:
-    """A way as a person would name it; what stands before its own name goes behind."""
-    name, _, own = way.rpartition(" ")
-    return f"{WAYS[own]} of {name}" if name else WAYS[own]
-
-
-def _reason(chosen: str, lead: float, error: float) -> str:
-    if not lead and not error:
-        return f"{in_words(chosen)}, as there is no other text"
-    points = f"{100 * lead:+.2f} \u00b1 {100 * error:.2f} points"
-    if chosen == RAW:
-        return f"{in_words(chosen)}, as the overlap of the nearest is no clear gain with profiles ({points})"
-    return f"{in_words(chosen)}, whose nearest overlap more than those of raw text ({points})"

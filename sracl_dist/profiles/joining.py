@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -111,7 +112,14 @@ def make_joiner(folder: StageFolder, model: str, rules: AnswerRules) -> Callable
     return join
 
 
-def answers_of(folder: StageFolder, task: Join) -> pa.Table:
+class HasRows(Protocol):
+    """Where files of the store are read."""
+
+    def read_rows(self, name: str, rows: NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+        """Some rows of a file."""
+
+
+def answers_of(folder: HasRows, task: Join) -> pa.Table:
     """The answers of a shard, with the columns of `ANSWERS`, from the store in the folder; each once."""
     ends = np.searchsorted(task.files, np.arange(len(task.names) + 1))
     pieces = [

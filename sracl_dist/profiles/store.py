@@ -52,8 +52,13 @@ class AnswerStore:
             self.compact()
 
     def best(self, tasks: Tasks = NO_RAY) -> BestAnswers:
-        """What counts of every prompt in the store; each file is read and judged by a task."""
-        names, judged = self._files(), {}
+        """What counts of every prompt in the store."""
+        judged = self.judged(tasks)
+        return best_answers(list(judged), list(judged.values()))
+
+    def judged(self, tasks: Tasks = NO_RAY) -> dict[str, NDArray[np.void]]:
+        """What `judge` says of the rows of each file; each file is read and judged by a task."""
+        names, judged = self._files(), dict[str, NDArray[np.void]]()
         infos = self._folder.infos(STORE)
         tasks.run(
             "profile: earlier answers",
@@ -65,7 +70,12 @@ class AnswerStore:
             unit="bytes",
             on_result=lambda name, rows: judged.update({name: rows}),
         )
-        return best_answers(names, [judged[name] for name in names])
+        return {name: judged[name] for name in names}
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Some columns of all attempts, one file after the other."""
+        for name in self._files():
+            yield self._folder.read_table(name, columns)
 
     def compact(self) -> None:
         """Join small files; a kill in between leaves doubles, which reading resolves."""

@@ -51,19 +51,28 @@ class TrainingTexts:
 
         The histories are spread evenly over the users who have the item, so they do not depend on any order of rows.
         """
-        if num_histories == 0:
-            return []
-        places = self._places(num_histories)[item]
-        places = places[places != NO_PLACE]
-        users = np.searchsorted(self._sequences.offsets, places, side="right") - 1
+        users, offsets = self._shown(item, num_histories)
         pieces = []
-        for user, at in zip(users.tolist(), (places - self._sequences.offsets[users]).tolist(), strict=True):
+        for user, at in zip(users.tolist(), offsets.tolist(), strict=True):
             history = self._sequences.training(user)
             first = max(0, min(at - num_around // 2, len(history) - num_around - 1))
             piece = [other for other in history[first : first + num_around + 1].tolist() if other != item]
             if piece:
                 pieces.append(piece)
         return pieces
+
+    def users_shown(self, item: int, num_histories: int) -> NDArray[np.int64]:
+        """The users of whom `histories_with` shows a piece for this item."""
+        return self._shown(item, num_histories)[0]
+
+    def _shown(self, item: int, num_histories: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Users whose histories are shown for an item, and where in each the item is."""
+        if num_histories == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        places = self._places(num_histories)[item]
+        places = places[places != NO_PLACE]
+        users = np.searchsorted(self._sequences.offsets, places, side="right") - 1
+        return users, places - self._sequences.offsets[users]
 
     def _places(self, num_places: int) -> NDArray[np.int64]:
         """[V + 1, num_places]: places of every item, made when they are first asked for."""

@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from sracl_dist.meter.worth import MEASURES, in_words, shown_number
+from sracl_dist.meter.wording import in_words, shown_number
+from sracl_dist.meter.worth import MEASURES
 from sracl_dist.report.elements import Column, Group, Section, Table, count
 from sracl_dist.report.lookups import Source
 
 
 def meter_section(source: Source) -> Section:
-    """The nearest by raw text, by profile and by both, beside chance, and the text that was taken."""
+    """The nearest by raw text, by profile and by both, next to chance, and the text that was taken."""
     manifest = source.run.stage("embed").manifest()
     measured: dict[str, Any] = (manifest.details if manifest else {}).get("meter", {})
-    groups = [_group(kind, measured) for kind in MEASURES if measured.get("table")]
+    groups = [_group(kind, measured) for kind in MEASURES if kind in measured.get("table", {})]
     if not groups:
         why = measured.get("why", "Nothing was measured; embed.meter_rows is the number of rows to measure.")
         groups = [Group(notes=[str(why)])]
@@ -21,8 +22,9 @@ def meter_section(source: Source) -> Section:
         anchor="meter",
         title="What the texts are worth",
         introduction="A sample of items and users, encoded in every way. What a vector is good for shows in the ten "
-        "nearest: whether somebody chose them together in training. Chance is what a random ranking gets; what is no "
-        "better says nothing, and profiles that are no better than the raw text are not worth their price.",
+        "nearest: whether somebody chose them together in training, where the texts do not show that. Chance is what a "
+        "random ranking gets; what is no better says nothing, and profiles that are no better than the raw text are "
+        "not worth their price.",
         groups=groups,
     )
 
@@ -38,5 +40,8 @@ def _group(kind: str, measured: dict[str, Any]) -> Group:
         if name in MEASURES[kind]
     ]
     num, with_profile = measured["num_rows"][kind], measured["num_with_profile"][kind]
-    note = f"{count(num)} {kind}, {count(with_profile)} of them with a profile; the others go by their raw text."
+    note = (
+        f"{count(num)} {kind}, {count(with_profile)} of them with a profile, the others by their raw text. Choices are "
+        f"compared for the {count(measured['num_left'][kind])} with any that no text shows."
+    )
     return Group(title=kind.capitalize(), notes=[note], tables=[Table(columns=columns, rows=rows)])

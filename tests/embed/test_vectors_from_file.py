@@ -128,7 +128,7 @@ def test_what_has_no_file_is_encoded(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         "sracl_dist.embed.job.connected", lambda _: contextlib.nullcontext(Cluster(num_gpus=1, is_local=True))
     )
-    monkeypatch.setattr("sracl_dist.embed.job.map_shards", encode)
+    monkeypatch.setattr("sracl_dist.embed.workers.map_shards", encode)
     run = RunFolder(str(folder / "run"))
     run.stage("embed").delete_folder("users")
     result = embed_texts(config_of(folder, ["items.parquet"]), run)

@@ -1,21 +1,27 @@
 """Measures of the meter against definitions that count one by one."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from sracl_dist.meter import measures
 from sracl_dist.meter.measures import (
     TIE,
+    Measure,
     distinct_openings,
     equal_texts,
+    errors_needed,
     found_first,
     mean_cosine,
-    mean_of_nearest,
+    means_of_nearest,
     median_rank,
-    nearest,
+    nearest_weights,
     own_ranks,
+    standard_error,
 )
 
 
@@ -28,49 +34,89 @@ def random_vectors(seed: int, num: int, width: int = 5) -> NDArray[np.float32]:
     return unit(np.random.default_rng(seed).normal(size=(num, width)))
 
 
+def mean_of(
+    vectors: NDArray[np.float32], k: int, truth: NDArray[Any], counted: NDArray[np.bool_] | None = None
+) -> Measure:
+    has_say = np.ones(len(truth), bool) if counted is None else counted
+    found = means_of_nearest({"way": vectors}, lambda rows: {"truth": truth[rows]}, {"truth": has_say}, k)
+    return found["way"]["truth"]
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), num=st.integers(3, 40), k=st.integers(1, 10))
 def test_the_nearest_are_the_highest_cosines_of_others(seed: int, num: int, k: int) -> None:
     vectors, k = random_vectors(seed, num), min(k, num - 1)
-    found = nearest(vectors, k, seed)
     scores = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    weights = nearest_weights(scores, np.arange(num), k)
     for row in range(num):
         others = [other for other in range(num) if other != row]
         best = sorted(scores[row, others], reverse=True)[:k]
-        assert row not in found[row]
-        assert len(set(found[row].tolist())) == k
-        np.testing.assert_allclose(scores[row, found[row]], best, atol=2 * TIE)
+        assert weights[row, row] == 0
+        assert weights[row].sum() == pytest.approx(k)
+        assert scores[row] @ weights[row] == pytest.approx(sum(best), abs=2 * k * TIE)
+
+
+def test_the_last_places_are_shared_by_all_that_are_equal() -> None:
+    scores = np.array([[1.0, 0.9, 0.5, 0.5 + TIE / 3, 0.5, 0.1]])
+    assert nearest_weights(scores, np.array([0]), 2)[0] == pytest.approx([0, 1, 1 / 3, 1 / 3, 1 / 3, 0])
 
 
 def test_equal_vectors_get_what_chance_gets() -> None:
-    """Although the truth is in the order of the rows, as it is in a table of items."""
+    """In a log in which few items are in common with everything, and nearly all others with nothing."""
     num = 400
-    truth = np.abs(np.subtract.outer(np.arange(num), np.arange(num))) <= 20
-    measure = mean_of_nearest(nearest(np.ones((num, 1), np.float32), 10), truth)
-    assert measure.chance == pytest.approx((40 * 400 - 2 * sum(range(1, 21))) / (400 * 399))
-    assert measure.value == pytest.approx(measure.chance, abs=0.02)
+    is_hub = np.random.default_rng(1).random(num) < 0.02
+    truth = is_hub[:, None] | is_hub[None, :]
+    measure = mean_of(np.ones((num, 1), np.float32), 10, truth)
+    assert measure.chance is not None
+    assert 0.02 < measure.chance < 0.08
+    assert measure.value == pytest.approx(measure.chance, abs=1e-12)
+    half = np.arange(num) % 2 == 0  # equal texts within each half
+    within = mean_of(unit(np.stack([half, ~half], axis=1)), 10, truth)
+    same = half[:, None] == half[None, :]
+    np.fill_diagonal(same, False)
+    assert within.value == pytest.approx((truth * same / same.sum(axis=1, keepdims=True)).sum() / num)
 
 
-def test_a_share_and_its_chance_by_hand() -> None:
+@pytest.mark.parametrize("block_rows", [1, 3, 1024])
+def test_a_share_and_its_chance_by_hand(block_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "BLOCK_ROWS", block_rows)
     vectors = unit([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])  # two pairs
     truth = np.array([[9, 1, 0, 0], [1, 9, 1, 0], [0, 1, 9, 0], [0, 0, 0, 9]]) > 0
-    measure = mean_of_nearest(nearest(vectors, 1), truth)
+    measure = mean_of(vectors, 1, truth)
     assert measure.value == pytest.approx(2 / 4)
     assert measure.chance == pytest.approx((1 + 2 + 1 + 0) / 3 / 4)
-    counted = mean_of_nearest(nearest(vectors, 1), truth, np.array([True, False, False, True]))
+    # Each row is near one other, and this one near it: half above or below the mean, in both parts.
+    assert measure.influence_N == pytest.approx([1, 1, -1, -1])
+    counted = mean_of(vectors, 1, truth, np.array([True, False, False, True]))
     assert (counted.value, counted.chance) == (pytest.approx(1 / 2), pytest.approx(1 / 6))
+    nobody = means_of_nearest({"way": vectors}, lambda rows: {"truth": truth[rows]}, {"truth": np.zeros(4, bool)}, 1)
+    assert nobody == {"way": {}}
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), num=st.integers(3, 30))
 def test_chance_is_the_mean_over_all_rankings(seed: int, num: int) -> None:
-    random = np.random.default_rng(seed)
-    truth = random.random((num, num)) < 0.3
-    every = np.array([[other for other in range(num) if other != row] for row in range(num)])
-    measure = mean_of_nearest(every, truth)
+    truth = np.random.default_rng(seed).random((num, num)) < 0.3
+    measure = mean_of(random_vectors(seed, num), num - 1, truth)
     assert measure.value == pytest.approx(measure.chance), "the nearest of all are all"
     brute = np.mean([truth[row, other] for row in range(num) for other in range(num) if other != row])
     assert measure.chance == pytest.approx(brute)
+
+
+def test_rows_of_a_group_are_one_observation() -> None:
+    influence = np.array([1.0, 3.0, -2.0, -2.0])
+    alone = standard_error(influence, np.arange(4))
+    assert alone == pytest.approx(np.std(influence, ddof=1) / 2)
+    assert standard_error(influence, np.array([7, 7, 9, 9])) == pytest.approx(np.sqrt(2 * (4**2 + 4**2)) / 4)
+    assert standard_error(np.repeat(influence, 5), np.repeat(np.arange(4), 5)) == pytest.approx(alone)
+    assert standard_error(influence, np.zeros(4)) == np.inf
+
+
+def test_more_ways_and_fewer_groups_need_a_clearer_lead() -> None:
+    assert errors_needed(1, 100_000) == pytest.approx(1.96, abs=0.001)
+    assert errors_needed(2, 100_000) == pytest.approx(2.2414, abs=0.001)
+    assert errors_needed(1, 11) == pytest.approx(2.228, rel=0.01)
+    assert errors_needed(6, 21) == pytest.approx(2.927, rel=0.01)
 
 
 @settings(max_examples=30, deadline=None)

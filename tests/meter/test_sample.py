@@ -22,10 +22,18 @@ def test_it_is_connected() -> None:
     sequences = many_users()
     sample = connected_sample(sequences, 100, seed=3)
     assert len(sample.items) == len(sample.users) == 100
-    common = users_of_both(sequences, sample.items)
-    assert ((common > 0).sum(axis=1) >= 2).all(), "each item shares a user with another one"
+    common = users_of_both(sequences, sample.items).block(np.arange(100)) > 0
+    np.fill_diagonal(common, False)
+    assert common.sum(axis=1).astype(bool).mean() > 0.95, "each item shares a user with another one"
     by_chance = users_of_both(sequences, np.sort(np.random.default_rng(0).permutation(2000)[:100]) + 1)
-    assert (common > 0).sum() > 3 * (by_chance > 0).sum()
+    others = by_chance.block(np.arange(100)) > 0
+    np.fill_diagonal(others, False)
+    assert common.sum() > 2 * others.sum()
+    for item, user in zip(sample.items, sample.brought_by, strict=True):
+        assert item in sequences.training(user)
+    assert np.unique(sample.brought_by, return_counts=True)[1].max() <= MOST_OF_A_USER
+    assert np.array_equal(sample.groups("items"), sample.brought_by)
+    assert np.array_equal(sample.groups("users"), sample.users)
     has_one = [bool(set(sequences.training(user).tolist()) & set(sample.items.tolist())) for user in sample.users]
     assert all(has_one)
 
@@ -33,7 +41,7 @@ def test_it_is_connected() -> None:
 def test_one_user_does_not_fill_it() -> None:
     sequences = sequences_of([list(range(1, 101)), *[[item, item + 1, 1, 1] for item in range(101, 200)]], 200)
     sample = connected_sample(sequences, 60, seed=0)
-    assert (sample.items <= 98).sum() <= MOST_OF_A_USER + 1, "item 1 is in held-out places only but for the first user"
+    assert (sample.brought_by == 0).sum() <= MOST_OF_A_USER
 
 
 @settings(max_examples=40, deadline=None)
@@ -62,4 +70,4 @@ def test_what_may_be_in_it(histories: list[list[int]], num_rows: int, seed: int)
 
 @pytest.mark.parametrize("num_rows", [2, 3])
 def test_too_few_rows_measure_nothing(num_rows: int) -> None:
-    assert connected_sample(many_users(), num_rows, 0).is_enough == (num_rows == 3)
+    assert connected_sample(many_users(), num_rows, 0).is_enough(("items", "users")) == (num_rows == 3)

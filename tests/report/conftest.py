@@ -25,6 +25,7 @@ VALUES = {
 METER = {
     "num_rows": {"items": 40, "users": 60},
     "num_with_profile": {"items": 19, "users": 18},
+    "num_left": {"items": 31, "users": 35},
     "table": {
         "items": {
             "chosen_together": {"chance": 0.0857, "raw": 0.306, "profile": 0.2762, "raw_and_profile": 0.3171},

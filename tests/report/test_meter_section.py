@@ -16,7 +16,18 @@ def test_the_tables(config: Config, run: RunFolder) -> None:
     assert rows["finds its own raw text: median rank"] == ["20.5", "\u2013", "1.0", "1.0"]
     assert rows["cosine of two random texts"][:2] == ["\u2013", "0.34"]
     assert ["nearest users: items in common", "0.01", "0.31", "0.25", "0.29"] in users.tables[0].rows
-    assert items.notes == ["40 items, 19 of them with a profile; the others go by their raw text."]
+    (note,) = items.notes
+    assert "40 items, 19 of them" in note
+    assert "the 31 with" in note
+
+
+def test_a_kind_with_finished_vectors_has_no_table(config: Config, run: RunFolder) -> None:
+    manifest = run.stage("embed").manifest()
+    assert manifest is not None
+    del manifest.details["meter"]["table"]["items"]
+    run.stage("embed").commit(manifest)
+    (users,) = meter_section(Source.of(config, run)).groups
+    assert users.title == "Users"
 
 
 def test_the_choice_is_told_where_there_was_one(config: Config, run: RunFolder) -> None:

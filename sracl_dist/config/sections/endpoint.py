@@ -45,7 +45,7 @@ class EndpointConfig:
     """The stage stops when so many prompts in a row have no answer, as when a server is down; null: never."""
 
     price_per_million_input_tokens: float | None = neutral(None)
-    """What the provider takes for a million tokens of prompts, in any currency, for --trial; null: no money is told."""
+    """What the provider charges per million tokens of prompts, in any currency, for --trial; null: no price is told."""
     price_per_million_output_tokens: float | None = neutral(None)
     """The same for answers."""
 

@@ -7,7 +7,7 @@ from sracl_dist.config.sections.data import FileFormat, check_format
 from sracl_dist.config.sections.fields import neutral, require
 
 MIN_METER_ROWS, MAX_METER_ROWS = 20, 10_000
-"""Below, nothing is told from chance; above, the tables of all pairs take more than a gigabyte."""
+"""Below, nothing is told from chance; above, the comparison of all pairs takes minutes."""
 
 
 @dataclass(kw_only=True)
@@ -20,9 +20,10 @@ class EmbedConfig:
     """What is encoded: the item's or history's own text, the profile, or both; without a profile, the raw text. auto:
     for items and for users that of the three whose nearest have most in common in training, raw text where no other is
     clearly better."""
-    meter_rows: int = 500
+    meter_rows: int = neutral(500)
     """So many items and users are encoded in each of these ways and measured before the rest, for `auto` and for the
-    report; 0 measures nothing."""
+    report; 0 measures nothing. A change encodes everything again with `auto` only; otherwise a finished stage keeps
+    what it measured."""
     items_per_user: int = 20
     """How many of the latest training items stand for a user in the raw text."""
     max_tokens: int = 256
