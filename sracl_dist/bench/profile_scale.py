@@ -37,14 +37,13 @@ from sracl_dist.config.sections import require
 from sracl_dist.errors import StageError
 from sracl_dist.observe import duration, say
 from sracl_dist.profiles.hashes import HASH, packed
-from sracl_dist.profiles.table import num_profiles
+from sracl_dist.profiles.table import KINDS, num_profiles
 from sracl_dist.run_folder import Manifest, RunFolder
 from sracl_dist.stages import STAGES, run_stage, stage_status
 
 NUM_KILLS = 2
 POLL_S = 0.2
 SERVER_TIMEOUT_S = 60.0
-KINDS = ("items", "users")
 PROGRAM = "import sys; from sracl_dist.cli import stage_job; sys.exit(stage_job('profile', None))"
 _BYTES_PER_GB = 1e9
 

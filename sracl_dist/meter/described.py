@@ -14,11 +14,11 @@ from sracl_dist.meter.measures import Measure
 from sracl_dist.meter.sample import Sample
 from sracl_dist.meter.together import Categories, items_of_both, users_of_both
 from sracl_dist.meter.worth import BOTH, PROFILE, RAW, Choice, Described, Truths, choose_each, measure_ways
+from sracl_dist.profiles.table import KINDS
 from sracl_dist.profiles.texts import TrainingTexts
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.sequences import Sequences
 
-KINDS = ("items", "users")
 NUM_OWN_ITEMS = 5
 """Latest training items whose raw texts, in the mean, stand for a user where its profile has to find it."""
 

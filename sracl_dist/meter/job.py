@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from sracl_dist.config import Config
 from sracl_dist.config.sections import EmbedConfig
 from sracl_dist.embed.workers import Spread
-from sracl_dist.meter.described import KINDS, MeteredSample, Shown
+from sracl_dist.meter.described import MeteredSample, Shown
 from sracl_dist.meter.encoding import encode_all
 from sracl_dist.meter.sample import connected_sample
 from sracl_dist.meter.wording import sentence
 from sracl_dist.meter.worth import RAW, as_table
 from sracl_dist.observe import say
-from sracl_dist.profiles.table import read_profiles
+from sracl_dist.profiles.table import KINDS, read_profiles
 from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.sequences import load_sequences

@@ -22,7 +22,7 @@ from sracl_dist.config.sections.vectors import MAX_METER_ROWS, MIN_METER_ROWS
 from sracl_dist.data.public_sets import item_kind
 from sracl_dist.embed.workers import spread_over
 from sracl_dist.errors import ConfigError, SetupError
-from sracl_dist.meter.described import KINDS, MeteredSample, Profiles, Shown
+from sracl_dist.meter.described import MeteredSample, Profiles, Shown
 from sracl_dist.meter.encoding import encode_all
 from sracl_dist.meter.job import SEED
 from sracl_dist.meter.sample import Sample, connected_sample
@@ -38,6 +38,7 @@ from sracl_dist.profiles.plan import Plan, chosen_keys, make_plan
 from sracl_dist.profiles.prompt_shards import PromptShard, build_prompts, shards_of
 from sracl_dist.profiles.quality import AnswerRules, answer_rules
 from sracl_dist.profiles.rate import num_replicas, rate_name
+from sracl_dist.profiles.table import KINDS
 from sracl_dist.profiles.template import load_chats
 from sracl_dist.profiles.texts import TrainingTexts, load_training_texts
 from sracl_dist.run_folder import RunFolder, StageFolder

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sracl_dist.config.sections import ProfileConfig
-from sracl_dist.meter.described import KINDS, MeteredSample, Ways
+from sracl_dist.meter.described import MeteredSample, Ways
 from sracl_dist.meter.wording import sentence, shown_number
 from sracl_dist.meter.worth import MEASURES, as_table
 from sracl_dist.observe import duration, say
+from sracl_dist.profiles.table import KINDS
 from sracl_dist.secrets import masked
 from sracl_dist.visible import visible
 

@@ -26,14 +26,13 @@ from sracl_dist.errors import SetupError, StageError, last_line
 from sracl_dist.precision import cpu_multiplies_bfloat16
 from sracl_dist.profiles.answers import ANSWERS, EngineDied
 from sracl_dist.profiles.attempts import sampling_of
+from sracl_dist.profiles.estimate import CACHE_BLOCK_TOKENS
 from sracl_dist.profiles.ledger import PromptSet
 from sracl_dist.profiles.prompt_shards import PromptPiece
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.room import require_room
 from sracl_dist.run_folder import StageFolder
 
-CACHE_BLOCK_TOKENS = 32
-"""Only whole blocks are shared between prompts, and the CPU back end's default of 128 exceeds most system messages."""
 SMALL_TASK_CPUS = 0.1
 """Share of a core for a task that only moves rows; whole cores would deadlock a small machine (each waits for all)."""
 NOTICES = ("ray", "ray.data", "ray._private.worker", "ray.llm")

@@ -16,7 +16,9 @@ from sracl_dist.visible import visible
 SAMPLE_PROMPTS = 10_000
 MAX_SHOWN_CHARS = 6000
 CACHE_BLOCK_TOKENS = 32
-"""As in the engine on CPU; the smaller blocks of a GPU share a little more."""
+"""Of the engine on CPU: only whole blocks are shared, and its default of 128 exceeds most system messages.
+
+The smaller blocks of a GPU share a little more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """profile: every item's and user's profile, each distinct prompt answered once and never again.
 
 Answers live in `generated/`, addressed by the hash of prompt, model and sampling, and survive a change of settings:
-a new template or model asks only what it touches, and a killed stage goes on where it was.
+a new template or model asks only what it touches, and a killed stage resumes where it was.
 """
 
 import tempfile
@@ -12,15 +12,17 @@ from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.data.public_sets import item_kind
 from sracl_dist.observe import say
 from sracl_dist.profiles.asking import answer_all, started_engine
+from sracl_dist.profiles.counts import counts_of, written_tables
 from sracl_dist.profiles.estimate import shown_prompt
 from sracl_dist.profiles.from_file import take_profiles
-from sracl_dist.profiles.joining import counts, write_tables, written_tables
+from sracl_dist.profiles.joining import write_tables
 from sracl_dist.profiles.language_model import model_and_tokenizer
 from sracl_dist.profiles.plan import Plan, chosen_keys, make_plan
-from sracl_dist.profiles.prompt_shards import KINDS, PROMPTS, build_prompts, shards_of
+from sracl_dist.profiles.prompt_shards import PROMPTS, build_prompts, shards_of
 from sracl_dist.profiles.quality import AnswerRules, answer_rules
 from sracl_dist.profiles.rate import rate_name
 from sracl_dist.profiles.store import AnswerStore
+from sracl_dist.profiles.table import KINDS
 from sracl_dist.profiles.template import load_chats
 from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.run_folder import RunFolder
@@ -53,21 +55,20 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
     _say_estimate(plan, settings)
     started, num_retried = time.monotonic(), 0
     if len(plan.to_ask):
-        folder.delete(name for kind in KINDS for name in folder.files(f"{kind}/"))  # their answers may be others now
         with started_engine(config, model) as ask:
             num_retried = answer_all(plan.to_ask, plan.ledger, ask, store, settings, rules)
     generate_s = time.monotonic() - started
     store.compact()
     with open_tasks(config.cluster, on_ray=on_ray) as tasks:
         write_tables(tasks, folder, shards, plan.hashes, store.best(tasks), settings.model, rules)
-    told = counts(written_tables(folder))
-    told.refuse_failures(settings.max_failed_share)
+    counts = counts_of(written_tables(folder))
+    counts.refuse_failures(settings.max_failed_share)
     folder.delete_folder(PROMPTS)
     details = {
         "num_generated": len(plan.to_ask),
         "num_retried": num_retried,
         "num_given_up": plan.estimate.num_given_up,
-        **told.details,
+        **counts.details,
         "estimated_shared_share": plan.estimate.shared_share,
         "output_tokens_per_s": rate.output_tokens_per_s if (rate := store.rate(rate_name(settings))) else None,
         "generate_s": round(generate_s, 1),
@@ -77,7 +78,7 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
         details=details,
         summary=[
             f"{details['num_generated']:,} answers generated, {num_retried:,} asked once more, "
-            f"{details['num_failed']:,} failed{told.why_failed()}, {details['num_truncated']:,} cut at "
+            f"{details['num_failed']:,} failed{counts.why_failed()}, {details['num_truncated']:,} cut at "
             f"profile.max_output_tokens={settings.max_output_tokens}, {details['num_repetitive']:,} repetitive"
         ],
     )

@@ -11,11 +11,12 @@ from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.profiles.estimate import CACHE_BLOCK_TOKENS, Estimate, expected_output_tokens, shared_share
 from sracl_dist.profiles.hashes import HASH, packed
 from sracl_dist.profiles.ledger import Ledger, PromptSet
-from sracl_dist.profiles.prompt_shards import KINDS, PromptShard
+from sracl_dist.profiles.prompt_shards import PromptShard
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.profiles.rate import num_replicas, rate_name
 from sracl_dist.profiles.store import AnswerStore
 from sracl_dist.profiles.store_index import BestAnswers
+from sracl_dist.profiles.table import KINDS
 from sracl_dist.profiles.texts import TrainingTexts
 from sracl_dist.run_folder import StageFolder
 

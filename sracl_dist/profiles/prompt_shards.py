@@ -1,4 +1,4 @@
-"""The prompts of a run as files of the stage, some thousand each: a killed stage goes on with those that are there.
+"""The prompts of a run as files of the stage, some thousand each: a killed stage resumes with those that are there.
 
     prompts/items/<first key>-<end>.parquet    prompts/users/<first key>-<end>.parquet
 
@@ -19,6 +19,7 @@ from sracl_dist.columns import KEY, NUM_PROMPT_TOKENS, PROMPT_HASH
 from sracl_dist.config import Config
 from sracl_dist.data.public_sets import item_kind
 from sracl_dist.profiles.prompts import Prompt, PromptWriter
+from sracl_dist.profiles.table import KINDS
 from sracl_dist.profiles.texts import load_training_texts
 from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import Shard, pending_shards
@@ -28,7 +29,6 @@ PROMPTS = "prompts"
 PROMPTS_PER_SHARD = 20_000
 ROWS_AT_ONCE = 512
 """Prompts that are objects of Python at the same time."""
-KINDS = ("items", "users")
 TOKEN_IDS, ANSWER_START, MESSAGES = "token_ids", "answer_start", "messages"
 SCHEMA = pa.schema(
     [

@@ -1,7 +1,7 @@
 """The store of answers, which outlives every change of settings: `generated/`, one row per prompt and attempt.
 
-It holds what the engine said. What is wrong with a text is told anew at every reading, so that better rules reach old
-answers too.
+It holds what the engine said. What is wrong with a text is judged again at every reading, so that better rules
+reach old answers too.
 """
 
 import contextlib
@@ -122,7 +122,7 @@ class AnswerStore:
 
 
 def make_judge(folder: StageFolder, rules: AnswerRules) -> Callable[[str], NDArray[np.void]]:
-    """What a worker does: tell of each row of a file of the store what `judge` tells."""
+    """What a worker does: judge each row of a file of the store."""
     return lambda name: judge(folder.read_table(name, list(INDEXED)), rules)
 
 

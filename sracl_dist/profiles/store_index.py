@@ -25,7 +25,7 @@ JUDGED = np.dtype(
         ("was_cut", np.bool_),
     ]
 )
-"""What is told of a row of the store; an outage is not seen by any model."""
+"""What is known of a row of the store; an outage is not seen by any model."""
 
 
 def judge(answers: pa.Table, rules: AnswerRules) -> NDArray[np.void]:
@@ -36,12 +36,12 @@ def judge(answers: pa.Table, rules: AnswerRules) -> NDArray[np.void]:
     rows["num_output_tokens"] = answers[NUM_OUTPUT_TOKENS].fill_null(0).to_numpy()
     start = 0
     for batch in answers.select([TEXT, FINISH_REASON, ERROR]).to_batches(ROWS_AT_ONCE):
-        told = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-        own = rows[start : start + len(told)]
-        own["is_failure"] = [bool(error or failure_of(text, rules)) for text, _, error in told]
-        own["was_seen"] = [reason != UNAVAILABLE for _, reason, _ in told]
-        own["was_cut"] = [was_cut_to_nothing(text, reason) for text, reason, _ in told]
-        start += len(told)
+        replies = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        own = rows[start : start + len(replies)]
+        own["is_failure"] = [bool(error or failure_of(text, rules)) for text, _, error in replies]
+        own["was_seen"] = [reason != UNAVAILABLE for _, reason, _ in replies]
+        own["was_cut"] = [was_cut_to_nothing(text, reason) for text, reason, _ in replies]
+        start += len(replies)
     return rows
 
 
@@ -57,6 +57,8 @@ class BestAnswers:
     """Number of the answer's file."""
     rows: NDArray[np.int32]
     """Row in the file."""
+    attempts: NDArray[np.int32]
+    """Which attempt the answer is of."""
     is_failure: NDArray[np.bool_]
     was_cut: NDArray[np.bool_]
     num_output_tokens: NDArray[np.int32]
@@ -74,9 +76,9 @@ def best_answers(names: Sequence[str], judged: Sequence[NDArray[np.void]]) -> Be
     sizes = [len(own) for own in judged]
     files = np.repeat(np.arange(len(names), dtype=np.int32), sizes)
     rows = np.concatenate([np.zeros(0, np.int32), *(np.arange(size, dtype=np.int32) for size in sizes)])
-    told = np.concatenate([np.zeros(0, JUDGED), *judged])
-    hashes, codes = np.unique(told["hash"], return_inverse=True)
-    attempts, is_failure = told["attempt"], told["is_failure"]
+    judged_rows = np.concatenate([np.zeros(0, JUDGED), *judged])
+    hashes, codes = np.unique(judged_rows["hash"], return_inverse=True)
+    attempts, is_failure = judged_rows["attempt"], judged_rows["is_failure"]
     _, once = np.unique(codes << 32 | attempts, return_index=True)
     codes, attempts, is_failure = codes[once], attempts[once], is_failure[once]
     # Usable answers first, the earliest of them; then failures, the latest first.
@@ -84,15 +86,16 @@ def best_answers(names: Sequence[str], judged: Sequence[NDArray[np.void]]) -> Be
     best = once[order[np.flatnonzero(np.diff(codes[order], prepend=-1))]]
     num_attempts = np.zeros(len(hashes), np.int32)
     np.maximum.at(num_attempts, codes, attempts)
-    num_failures = np.bincount(codes[is_failure & told["was_seen"][once]], minlength=len(hashes))
+    num_failures = np.bincount(codes[is_failure & judged_rows["was_seen"][once]], minlength=len(hashes))
     return BestAnswers(
         names=names,
         hashes=hashes,
         files=files[best],
         rows=rows[best],
-        is_failure=told["is_failure"][best],
-        was_cut=told["was_cut"][best],
-        num_output_tokens=told["num_output_tokens"][best],
+        attempts=judged_rows["attempt"][best],
+        is_failure=judged_rows["is_failure"][best],
+        was_cut=judged_rows["was_cut"][best],
+        num_output_tokens=judged_rows["num_output_tokens"][best],
         num_attempts=num_attempts,
         num_failures=num_failures.astype(np.int32),
     )

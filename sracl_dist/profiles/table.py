@@ -12,6 +12,8 @@ from sracl_dist.columns import KEY, TEXT
 from sracl_dist.run_folder import RunFolder, StageFolder
 from sracl_dist.shards import Shard, committed_shards
 
+KINDS = ("items", "users")
+"""Folders of the tables; prompts of items come before those of users."""
 KEYS_PER_SHARD = 20_000
 
 

@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from sracl_dist.profiles.hashes import packed
 from sracl_dist.profiles.ledger import Ledger, PromptSet
-from sracl_dist.profiles.prompt_shards import KINDS, PromptShard, write_prompts
+from sracl_dist.profiles.prompt_shards import PromptShard, write_prompts
 from sracl_dist.profiles.prompts import Prompt
+from sracl_dist.profiles.table import KINDS
 from sracl_dist.run_folder import StageFolder
 
 SHARD_ROWS = 3

@@ -31,9 +31,10 @@ from sracl_dist.config import Config
 from sracl_dist.errors import StageError
 from sracl_dist.profiles.answers import ANSWERS
 from sracl_dist.profiles.asking import answer_all
+from sracl_dist.profiles.counts import counts_of
 from sracl_dist.profiles.generate import estimate_profiles, generate_profiles
 from sracl_dist.profiles.hashes import packed
-from sracl_dist.profiles.joining import ROWS, counts, join_answers
+from sracl_dist.profiles.joining import ROWS, join_answers
 from sracl_dist.profiles.ledger import PromptSet
 from sracl_dist.profiles.prompt_shards import SCHEMA
 from sracl_dist.profiles.prompts import Prompt
@@ -147,7 +148,7 @@ def test_a_failing_prompt_is_asked_twice_and_is_a_row(
     assert "maximum" in errors[1]
     assert errors[0] is errors[2] is None
     with pytest.raises(StageError, match=r"1 of 3 prompts have no answer \(1 times: .*maximum"):
-        counts([table]).refuse_failures(0.1)
+        counts_of([table]).refuse_failures(0.1)
 
 
 def engine_processes() -> set[int]:
@@ -272,7 +273,7 @@ def test_a_row_per_prompt_with_its_answer_or_its_error() -> None:
     ]
     assert table[NUM_PROMPT_TOKENS].to_pylist() == [31, 30, 30, 30, 30, 30, 30, 31], "the engine's count, where it has"
     assert table[MODEL].to_pylist() == ["m"] * 8
-    assert counts([table.slice(0, 4), table.slice(4)]).details == {
+    assert counts_of([table.slice(0, 4), table.slice(4)]).details == {
         "num_failed": 5,
         "num_empty": 2,
         "num_thought": 0,
@@ -292,7 +293,7 @@ def test_thoughts_are_cut_off_and_what_describes_nothing_is_a_failure() -> None:
     assert table[TEXT].to_pylist() == ["A film.", None, None, None, None]
     assert table[FLAWS].to_pylist() == [[], ["thought", "truncated"], ["refusal"], ["language"], ["copy"]]
     assert table[ERROR].null_count == 1
-    totals = counts([table]).details
+    totals = counts_of([table]).details
     assert totals["num_failed"] == 4
     assert [totals[f"num_{flaw}"] for flaw in ("thought", "refusal", "language", "copy")] == [1, 1, 1, 1]
 
@@ -300,15 +301,15 @@ def test_thoughts_are_cut_off_and_what_describes_nothing_is_a_failure() -> None:
 def test_without_prompts_there_are_no_rows() -> None:
     table = joined()
     assert (table.num_rows, table.schema.names) == (0, joined("good").schema.names)
-    assert counts([table, table]).details["num_output_tokens"] == 0
-    counts([table]).refuse_failures(0.0)
+    assert counts_of([table, table]).details["num_output_tokens"] == 0
+    counts_of([table]).refuse_failures(0.0)
 
 
 def test_too_many_failures_stop_the_stage_with_the_commonest_reasons() -> None:
     table = joined("good", "good", "echo", "long", "long")
-    counts([table]).refuse_failures(0.6)
+    counts_of([table]).refuse_failures(0.6)
     with pytest.raises(StageError) as caught:
-        counts([table.slice(0, 2), table.slice(2)]).refuse_failures(0.59)
+        counts_of([table.slice(0, 2), table.slice(2)]).refuse_failures(0.59)
     assert str(caught.value).startswith(
         "3 of 5 prompts have no answer (2 times: too long; 1 times: the answer is off-format: it holds 'Title:');"
     )
