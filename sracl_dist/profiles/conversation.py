@@ -1,5 +1,6 @@
 """The messages of a prompt and their tokens: constant text and worked examples first, the question last."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,14 +10,18 @@ from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError, first_line
 from sracl_dist.observe import say
 from sracl_dist.profiles.chat import EstimatedTokens, Message
+from sracl_dist.profiles.copies import words_of
 from sracl_dist.profiles.template import Chat, Turn
 from sracl_dist.profiles.thoughts import opened_thought
 
 EXAMPLES_SHARE = 0.75
 """Largest part of a prompt that the text may take which is the same for all, worked examples included."""
 PROBE = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
-BAD_TEMPLATE = (TemplateError, TypeError, ValueError, KeyError)
+BAD_TEMPLATE = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 """What a chat template raises that does not take the messages or the options."""
+YEAR = re.compile(r"\s*[(\[]\d{4}[)\]]\s*$")
+"""The year that many titles end with, such as (1979)."""
+ARTICLES = frozenset(["the", "a", "an", "le", "la", "les", "il", "lo", "el", "los", "las", "der", "das"])
 
 
 class ChatTokens:
@@ -27,7 +32,7 @@ class ChatTokens:
     """
 
     def __init__(self, tokenizer: Any, config: ProfileConfig) -> None:
-        self._tokenizer, self._options = tokenizer, config.options_of_chat()
+        self._tokenizer, self._options, self._model = tokenizer, config.options_of_chat(), config.model
         self.takes_system = True
         """Whether a chat may have a system message; some models know none."""
         self.opened_thought = ""
@@ -43,21 +48,34 @@ class ChatTokens:
             try:
                 text = self._text(PROBE[1:])
             except BAD_TEMPLATE as error:
-                raise SetupError(
-                    f"The chat template of {config.model} cannot be used ({first_line(error)}); fix "
-                    f"profile.chat_options, or set profile.model to another one."
-                ) from None
+                raise self._cannot_be_used(first_line(error)) from None
+            if PROBE[1]["content"] not in text:
+                raise self._cannot_be_used("it leaves out what the user says")
         self.opened_thought = opened_thought(text)
 
     def token_ids(self, messages: Sequence[Message], answer_start: str) -> list[int]:
-        """Token ids of the whole chat up to where the model continues, behind the answer's first words."""
+        """Token ids of the whole chat up to where the model continues, behind the answer's first words.
+
+        Raises:
+            SetupError: the chat template does not take these messages.
+        """
         started = self._plain(answer_start, add_special_tokens=False) if answer_start else []
         if self._tokenizer.chat_template is None:
             return [*self._plain("\n\n".join(message["content"] for message in messages) + "\n"), *started]
-        asked = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **self._options
-        )
+        try:
+            asked = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=False, **self._options
+            )
+        except BAD_TEMPLATE as error:
+            turns = f"a chat of {len(messages)} messages: " if len(messages) > len(PROBE) else ""
+            raise self._cannot_be_used(f"{turns}{first_line(error)}") from None
         return [*asked, *started]
+
+    def _cannot_be_used(self, reason: str) -> SetupError:
+        return SetupError(
+            f"The chat template of {self._model} cannot be used ({reason}); fix profile.chat_options, or set "
+            f"profile.model to another one."
+        )
 
     def _plain(self, text: str, **settings: Any) -> list[int]:
         token_ids: list[int] = self._tokenizer(text, **settings)["input_ids"]
@@ -89,8 +107,8 @@ class Conversation:
 
     def examples_for(self, title: str) -> tuple[Turn, ...]:
         """The worked examples for a question about an item with this title: those about others."""
-        own = title.strip().casefold()
-        return tuple(turn for turn in self._turns if not own or turn.fields.get("title", "").casefold() != own)
+        own = _bare_title(title)
+        return tuple(turn for turn in self._turns if not own or _bare_title(turn.fields.get("title", "")) != own)
 
     def messages(self, examples: Sequence[Turn], fields: Mapping[str, str]) -> list[Message]:
         """The whole chat."""
@@ -109,3 +127,11 @@ class Conversation:
     def token_ids(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of the chat up to where the model continues."""
         return self._tokens.token_ids(messages, self._started)
+
+
+def _bare_title(title: str) -> list[str]:
+    """Words of a title without case, the year at its end, and an article at its beginning or end (", The")."""
+    words = words_of(YEAR.sub("", title))
+    if len(words) > 1 and words[0] in ARTICLES:
+        return words[1:]
+    return words[:-1] if len(words) > 1 and words[-1] in ARTICLES else words

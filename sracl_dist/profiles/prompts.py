@@ -1,23 +1,24 @@
 """Prompts as in the paper: an item by its attributes and histories that contain it, a user by its ordered history.
 
-They are chats (see template.py and conversation.py). Data are never cut within an id: long titles and descriptions end
-at a word, histories lose whole items.
+They are chats (see template.py and conversation.py). Long titles and descriptions end at a word, histories lose whole
+items, and an id is never cut (see fitting.py).
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import ConfigError
-from sracl_dist.profiles.chat import CONTROL_TOKENS, EstimatedTokens, Message, request_fields
+from sracl_dist.profiles.chat import Message, request_fields
 from sracl_dist.profiles.conversation import ChatTokens, Conversation
-from sracl_dist.profiles.template import TAG, Chat, bulleted, load_chats
+from sracl_dist.profiles.fitting import Fitting, Known, Line
+from sracl_dist.profiles.item_text import ItemText
+from sracl_dist.profiles.safe_text import SafeText
+from sracl_dist.profiles.template import bulleted, load_chats
 from sracl_dist.profiles.texts import TrainingTexts
-from sracl_dist.profiles.thoughts import THOUGHT_MARKS
 
 TITLE_SHARE = 0.25
 """Largest part of the prompt that one title, brand or category text may take."""
@@ -55,21 +56,6 @@ class Prompt:
         return len(self.token_ids) or self.num_estimated_tokens
 
 
-def _control_tokens(tokenizer: Any, chats: Iterable[Chat]) -> re.Pattern[str]:
-    """Everything that data must not be able to write: added tokens of the tokenizer, marks of thoughts and of data.
-
-    Marks of data are the tags that a template writes around them, such as <data>.
-    """
-    if isinstance(tokenizer, EstimatedTokens):
-        tokens = [CONTROL_TOKENS.pattern]
-    else:
-        added = (token.content for token in tokenizer.added_tokens_decoder.values())
-        longest_first = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
-        tokens = [re.escape(token) for token in longest_first if token.strip()]
-    tags = {re.escape(tag) for chat in chats for tag in TAG.findall(chat.message)}
-    return re.compile("|".join([*tokens, f"(?i:{THOUGHT_MARKS.pattern})", *sorted(tags)]))
-
-
 def _answer_key(config: ProfileConfig) -> str:
     """What besides the prompt decides the answer, for its hash."""
     if config.engine == "endpoint":
@@ -102,116 +88,88 @@ class PromptWriter:
     """
 
     def __init__(self, config: ProfileConfig, texts: TrainingTexts, tokenizer: Any, item_kind: str) -> None:
-        self._config, self._texts, self._tokenizer = config, texts, tokenizer
+        self._config, self._texts = config, texts
         self._for_endpoint = config.engine == "endpoint"
         chats = load_chats(config, item_kind)
         if self._for_endpoint:  # which decides itself how an answer begins
             chats = {kind: replace(chat, answer_start="") for kind, chat in chats.items()}
-        self._special = _control_tokens(tokenizer, chats.values())
+        self._text = SafeText(tokenizer, chats.values())
         chat_tokens = ChatTokens(tokenizer, config)
         self._conversations = {
             kind: Conversation(kind, chat, chat_tokens, config.max_prompt_tokens) for kind, chat in chats.items()
         }
-        self._lines: dict[int, tuple[str, int]] = {}
+        self._lines: dict[int, Line] = {}
         self._answer_key = _answer_key(config)
 
     def items(self, keys: Sequence[int]) -> Iterator[Prompt]:
-        """One prompt per item."""
+        """One prompt per item.
+
+        Raises:
+            ConfigError: there is no room for the title or id of an item.
+        """
         for key in keys:
             text = self._texts.item(key)
             limit = int(TITLE_SHARE * self._config.max_prompt_tokens)
             fields = {
-                "title": self._cut(text.title, limit) if text.title else self._safe(text.item_id),
-                "brand": self._cut(text.brand, limit),
-                "categories": self._cut(text.categories, limit),
-                "description": self._cut(text.description, int(DESCRIPTION_SHARE * self._config.max_prompt_tokens)),
+                "title": self._name(text),
+                "brand": self._text.cut(text.brand, limit),
+                "categories": self._text.cut(text.categories, limit),
+                "description": self._text.cut(
+                    text.description, int(DESCRIPTION_SHARE * self._config.max_prompt_tokens)
+                ),
             }
             pieces = self._texts.histories_with(key, self._config.histories_per_item, self._config.items_per_history)
-            yield self._fitted("items", key, fields, "histories", [self._joined(piece) for piece in pieces])
+            lines = [self._joined(piece) for piece in pieces]
+            uncut = "" if text.title else fields["title"]
+            yield self._prompt("items", key, Known(fields=fields, list_name="histories", lines=lines, uncut=uncut))
 
     def users(self, keys: Sequence[int]) -> Iterator[Prompt]:
-        """One prompt per user."""
-        for key in keys:
-            history = self._texts.history(key)[-self._config.items_per_user :]
-            yield self._fitted("users", key, {}, "history", [self._line(item) for item in reversed(history)])
+        """One prompt per user.
 
-    def _fitted(
-        self, kind: str, key: int, fields: dict[str, str], list_name: str, lines: list[tuple[str, int]]
-    ) -> Prompt:
-        """Fill in the fields and as many lines, the most important first, as there is room for.
-
-        Lines of a user's history come newest first and are shown oldest first.
+        Raises:
+            ConfigError: there is no room for one line of a history.
         """
+        for key in keys:
+            history = self._texts.history(key)[-self._config.items_per_user :][::-1]
+            lines = [self._line(item) for item in history]
+            newest = self._texts.item(history[0])
+            uncut = "" if newest.title else self._text.safe(newest.item_id)
+            known = Known(fields={}, list_name="history", lines=lines, is_newest_first=True, uncut=uncut)
+            yield self._prompt("users", key, known)
+
+    def _prompt(self, kind: str, key: int, known: Known) -> Prompt:
         limit, conversation = self._config.max_prompt_tokens, self._conversations[kind]
-        examples = conversation.examples_for(fields.get("title", ""))
-        room, num_lines = limit - len(conversation.token_ids(conversation.messages(examples, fields))), 0
-        for _, num_tokens in lines:
-            room -= num_tokens + 1
-            if room < 0:
-                break
-            num_lines += 1
-        while True:
-            shown = [line for line, _ in lines[:num_lines]]
-            text = bulleted(reversed(shown) if kind == "users" else shown)
-            messages = conversation.messages(examples, {**fields, list_name: text})
-            token_ids = conversation.token_ids(messages)
-            if len(token_ids) <= limit:
-                break
-            if num_lines:
-                num_lines -= 1
-            elif not self._drop_field(fields):
-                raise ConfigError(
-                    f"The template for {kind} alone takes {len(token_ids)} tokens, more than "
-                    f"profile.max_prompt_tokens={limit}; raise it or shorten the template."
-                )
+        fitted = Fitting(conversation, known, self._text, limit).messages()
+        if fitted is None:
+            what = f"the title of item {key}" if kind == "items" else f"one line of the history of user {key}"
+            raise ConfigError(
+                f"profile.max_prompt_tokens={limit} has no room for the template and {what} (dense id); raise it or "
+                f"shorten the template."
+            )
+        messages, token_ids = fitted
         asked = json.dumps(messages) if self._for_endpoint else token_ids
         prompt_hash = hashlib.sha256(f"{self._answer_key}{asked}".encode()).hexdigest()[:32]
         if self._for_endpoint:
             return Prompt(kind, key, [], prompt_hash, messages=tuple(messages), num_estimated_tokens=len(token_ids))
         return Prompt(kind, key, token_ids, prompt_hash, conversation.answer_start)
 
-    @staticmethod
-    def _drop_field(fields: dict[str, str]) -> bool:
-        """Empty the least important field that is not empty yet."""
-        for name in ("description", "categories", "brand", "title"):
-            if fields.get(name):
-                fields[name] = ""
-                return True
-        return False
+    def _name(self, text: ItemText) -> str:
+        """The title, cut, or the whole id."""
+        limit = int(TITLE_SHARE * self._config.max_prompt_tokens)
+        return self._text.cut(text.title, limit) if text.title else self._text.safe(text.item_id)
 
-    def _line(self, item: int) -> tuple[str, int]:
-        """An item in one line of a history, and its length in tokens."""
+    def _line(self, item: int) -> Line:
+        """An item in one line of a history."""
         if item not in self._lines:
             text = self._texts.item(item)
             limit = int(TITLE_SHARE * self._config.max_prompt_tokens)
-            line = self._cut(text.line, limit) if text.title else self._safe(text.line)
-            self._lines[item] = (line, self._num_tokens(line))
+            line = self._text.cut(text.line, limit) if text.title else self._text.safe(text.line)
+            self._lines[item] = self._measured(line)
         return self._lines[item]
 
-    def _joined(self, piece: list[int]) -> tuple[str, int]:
+    def _joined(self, piece: list[int]) -> Line:
         """Several items in one line, by name only."""
-        limit = int(TITLE_SHARE * self._config.max_prompt_tokens)
-        texts = [self._texts.item(item) for item in piece]
-        line = "; ".join(self._cut(text.title, limit) if text.title else self._safe(text.item_id) for text in texts)
-        return line, self._num_tokens(line)
+        return self._measured("; ".join(self._name(self._texts.item(item)) for item in piece))
 
-    def _num_tokens(self, line: str) -> int:
-        return len(self._tokenizer(f"- {line}", add_special_tokens=False)["input_ids"])
-
-    def _safe(self, text: str) -> str:
-        """Without control tokens and marks."""
-        return self._special.sub(" ", text)
-
-    def _cut(self, text: str, max_tokens: int) -> str:
-        """Safe, and cut at a word to at most `max_tokens` tokens."""
-        text = self._safe(text)
-        if len(text) <= max_tokens:
-            return text
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        if len(encoded["input_ids"]) <= max_tokens:
-            return text
-        end = encoded["offset_mapping"][max_tokens - 1][1]
-        cut = text[:end]
-        if " " in cut and not text[end : end + 1].isspace():
-            cut = cut.rsplit(None, 1)[0]
-        return cut + " ..."
+    def _measured(self, line: str) -> Line:
+        return line, self._text.num_tokens(bulleted([line]))

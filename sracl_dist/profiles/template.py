@@ -34,6 +34,8 @@ PLACEHOLDERS = {
     "item": ("title", "brand", "categories", "description", "histories"),
     "user": ("history",),
 }
+ALWAYS_SHOWN = {"item": "title", "user": "history"}
+"""What every prompt shows; an item without a title shows its id there."""
 LISTS = ("histories", "history")
 """Placeholders for lines."""
 ITEM_KIND = "item_kind"
@@ -75,22 +77,26 @@ class Chat:
     def question(self, fields: Mapping[str, str]) -> str:
         """The message about one item or user.
 
-        A line whose placeholders are all empty is left out, and so is a heading right above it, which is a line without
-        placeholders that ends with a colon.
+        A line whose placeholders are all empty is left out, and so is a heading above it, which is a line without
+        placeholders that ends with a colon; blank lines may stand between them.
         """
         lines: list[str] = []
-        below_heading = heading_is_bare = False  # bare: what would stand below the last line is left out
+        heading: int | None = None  # place of the heading that the next line would stand below
+        is_bare = False  # what would stand below the heading is left out
         for line in self.message.splitlines():
             template = string.Template(line)
             names = [name for name in template.get_identifiers() if name != ITEM_KIND]
             if names and not any(fields.get(name) for name in names):
-                heading_is_bare = below_heading
+                is_bare = heading is not None
                 continue
-            if not names and heading_is_bare:
-                lines.pop()
-            heading_is_bare, below_heading = False, not names and line.rstrip().endswith(":")
+            if is_bare and not names:
+                del lines[heading:]
+                heading = None
+            is_bare = False
+            if names or line.strip():
+                heading = len(lines) if not names and line.rstrip().endswith(":") else None
             lines.append(template.substitute(dict.fromkeys(names, "") | {**fields, ITEM_KIND: self.item_kind}))
-        return "\n".join(lines[:-1] if heading_is_bare else lines)
+        return "\n".join(lines[:heading] if is_bare else lines)
 
     def shape(self) -> str:
         """The message with its placeholders as they are written."""
@@ -177,6 +183,7 @@ class _Reader:
         entries = self._list(values.get("examples") or [], "examples")
         examples = tuple(self._examples(entry, f"examples[{place}]", start) for place, entry in enumerate(entries))
         self._refuse_doubles(examples)
+        self._require_data(message)
         return Template(system=system, message=message, answer_start=start, examples=examples)
 
     def _parsed(self) -> Any:
@@ -235,8 +242,8 @@ class _Reader:
         for name in value:
             if name not in names:
                 nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-                mend = f"did you mean {nearest[0]}?" if nearest else f"use {', '.join(names)}"
-                raise self._error(place, f"has the unknown key {brief(name)}", mend)
+                remedy = f"did you mean {nearest[0]}?" if nearest else f"use {', '.join(names)}"
+                raise self._error(place, f"has the unknown key {brief(name)}", remedy)
         for name in required:
             if name not in value:
                 raise self._error(place, f"has no key {name}", "add it")
@@ -261,6 +268,12 @@ class _Reader:
             problem = f"has the placeholder ${unknown[0]}" if unknown else "has a stray $ (write $$ for the sign)"
             raise self._error(place, problem, f"use only {', '.join(f'${name}' for name in allowed)}")
 
+    def _require_data(self, message: str) -> None:
+        """Without the item's name or the user's history, prompts would show no data and have equal answers."""
+        name = ALWAYS_SHOWN[self._kind]
+        if name not in string.Template(message).get_identifiers():
+            raise self._error("message", f"has no placeholder ${name}", "add it")
+
     def _refuse_doubles(self, examples: Sequence[Examples]) -> None:
         kinds = [kind for entry in examples for kind in (sorted(entry.kinds) or [""])]
         for kind in kinds:
@@ -268,7 +281,7 @@ class _Reader:
                 what = f"for the kind {brief(kind)}" if kind else "without kinds"
                 raise self._error("examples", f"has two entries {what}", "put their turns together")
 
-    def _error(self, place: str, problem: str, mend: str) -> ConfigError:
+    def _error(self, place: str, problem: str, remedy: str) -> ConfigError:
         subject = f"The template {self._file}" if not place else f"{place} of the template {self._file}"
-        end = "" if mend.endswith("?") else "."
-        return ConfigError(f"{subject} {problem}; {mend}{end}")
+        end = "" if remedy.endswith("?") else "."
+        return ConfigError(f"{subject} {problem}; {remedy}{end}")

@@ -9,6 +9,7 @@ from small_texts import item_text, sequences_of
 
 from sracl_dist.config.sections import ProfileConfig
 from sracl_dist.errors import SetupError
+from sracl_dist.profiles.conversation import ChatTokens
 from sracl_dist.profiles.prompts import PromptWriter
 from sracl_dist.profiles.texts import TrainingTexts
 
@@ -84,7 +85,35 @@ def test_an_answer_within_an_opened_thought_begins_with_its_mark(asked: Any) -> 
     assert text.endswith("<|im_start|>assistant\n<think>\n"), "the answer's first words come behind the thought"
 
 
-@pytest.mark.parametrize("chat_template", ["{{ raise_exception('never') }}", "{{ 1 + 'a' }}", "{% if %}"])
+ONE_TURN = "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}" + TURNS
+
+
+@pytest.mark.parametrize(
+    "chat_template",
+    [
+        "{{ raise_exception('never') }}",
+        "{{ 1 + 'a' }}",
+        "{% if %}",
+        "{{ 1 // 0 }}",
+        "{{ messages.missing() }}",
+        "{{ (none).upper() }}",
+        "hello",  # neither system message nor question
+        ONE_TURN,
+    ],
+)
 def test_a_chat_template_that_cannot_be_used_is_refused(asked: Any, chat_template: str) -> None:
-    with pytest.raises(SetupError, match=r"The chat template of m cannot be used \(.+\); fix profile.chat_options"):
-        asked(chat_template, model="m")
+    with pytest.raises(SetupError, match=r"\bsome/model\b.*profile\.chat_options"):
+        asked(chat_template, model="some/model")
+
+
+@pytest.mark.parametrize("error", [AttributeError("no strip"), TypeError("not a list"), IndexError("no first")])
+def test_whatever_a_chat_template_raises_is_one_sentence(tokenizer: Any, error: Exception) -> None:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = TURNS
+
+    def failing(*_: Any, **__: Any) -> str:
+        raise error
+
+    own.apply_chat_template = failing
+    with pytest.raises(SetupError, match=f"some/model.*{error}"):
+        ChatTokens(own, ProfileConfig(model="some/model"))

@@ -93,7 +93,9 @@ def test_a_long_history_keeps_its_latest_items_whole(tokenizer: Any) -> None:
     text = question(tokenizer, next(write(texts, tokenizer, items_per_user=100, max_prompt_tokens=256).users([0])))
     lines = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
     assert 5 < len(lines) < 100
-    assert lines == [item.item_id for item in items][-len(lines) :], "ids are shown whole, the latest ones, in order"
+    ids = [item.item_id for item in items]
+    assert lines == [item_id for item_id in ids if item_id in lines], "ids are shown whole and in order"
+    assert lines[-5:] == ids[-5:], "the latest ones"
 
 
 def test_a_long_title_ends_at_a_word(tokenizer: Any) -> None:
@@ -103,6 +105,104 @@ def test_a_long_title_ends_at_a_word(tokenizer: Any) -> None:
     title = next(line for line in text.splitlines() if line.startswith("Title: "))
     assert title.endswith("wonderful ...")
     assert set(title.removeprefix("Title: ").split()) == {"wonderful", "..."}
+
+
+def test_the_newest_line_is_shown_however_long_it_is(tokenizer: Any) -> None:
+    """Without it two users would have the same prompt, and so the same invented profile."""
+    items = [item_text(i, title=f"Word{i} " * 60) for i in (1, 2)] + [item_text(3, title="Short")]
+    texts = TrainingTexts(items, sequences_of([[1, 1, 1], [3, 2, 1, 1]], 3))
+    for limit in range(100, 300, 40):
+        prompts = list(write(texts, tokenizer, max_prompt_tokens=limit).users([0, 1]))
+        assert len({prompt.prompt_hash for prompt in prompts}) == 2
+        for prompt, name in zip(prompts, ("Word1", "Word2"), strict=True):
+            assert f"- {name}" in question(tokenizer, prompt)
+            assert len(prompt.token_ids) <= limit
+
+
+def test_a_line_without_room_makes_room_for_an_older_one(tokenizer: Any, tmp_path: Path) -> None:
+    file = tmp_path / "user.yaml"
+    file.write_text("message: $history\n")
+    long = [item_text(i, title=f"Word{i} " * 60) for i in (2, 3, 4)]
+    texts = TrainingTexts([item_text(1, title="Short"), *long, item_text(5)], sequences_of([[1, 2, 3, 4, 5, 1, 1]], 5))
+    settings = {"user_template": str(file), "max_prompt_tokens": 144}
+    lines = question(tokenizer, next(write(texts, tokenizer, **settings).users([0]))).splitlines()
+    assert [line.split()[1] for line in lines] == ["Short", "Word3", "Word4", "Film"], "Word2 has no room"
+
+
+LONG_EXAMPLE = (
+    "message: |\n  Title: $title\n  Description: $description\n  $histories\nexamples:\n  - turns:\n      - {fields: "
+)
+
+
+def test_examples_are_left_out_before_data(tokenizer: Any, tmp_path: Path) -> None:
+    file = tmp_path / "item.yaml"
+    file.write_text(f"{LONG_EXAMPLE}{{title: A}}, answer: {'horror ' * 50}}}\n")
+    items = [
+        item_text(1, title="Film " * 20, description="fine " * 300),
+        item_text(2, title="word " * 20),
+        item_text(3),
+    ]
+    texts = TrainingTexts(items, sequences_of([[1, 2, 2, 2], [3, 1, 1]], 3))
+    settings = {"item_template": str(file), "max_prompt_tokens": 160}
+    long, short = write(texts, tokenizer, **settings).items([1, 3])
+    assert "horror" in shown(tokenizer, short)
+    assert "horror" not in shown(tokenizer, long)
+    asked = question(tokenizer, long)
+    assert "Title: Film Film" in asked
+    assert "Description: fine fine" in asked
+    assert "- word word" in asked
+    assert asked.count("fine") > 30, "it has the room of the example"
+
+
+def test_attributes_are_left_out_before_the_title(tokenizer: Any, tmp_path: Path) -> None:
+    file = tmp_path / "item.yaml"
+    file.write_text("message: |\n  Title: $title\n  Brand: $brand\n  Categories: $categories\n  $histories\n")
+    items = [
+        item_text(1, title="one " * 90, brand="two " * 90, categories="three " * 90),
+        item_text(2, title="", item_id="-".join(map(str, range(90)))),
+    ]
+    texts = TrainingTexts(items, sequences_of([[1, 2, 1, 1]], 2))
+    asked = question(tokenizer, next(write(texts, tokenizer, item_template=str(file), max_prompt_tokens=64).items([1])))
+    assert asked.startswith("Title: one one one one")
+    with pytest.raises(ConfigError, match=r"profile\.max_prompt_tokens=64\b.*item 2\b"):
+        next(write(texts, tokenizer, item_template=str(file), max_prompt_tokens=64).items([2]))
+
+
+@pytest.mark.parametrize("kind", ["items", "users"])
+def test_a_prompt_without_any_data_is_refused(tokenizer: Any, tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "template.yaml"
+    file.write_text(f"system: {'word ' * 50}\nmessage: ${'title' if kind == 'items' else 'history'}\n")
+    texts = TrainingTexts([item_text(1, title="fine " * 20)], sequences_of([[1, 1, 1]], 1))
+    names = {f"{kind[:-1]}_template": str(file)}
+    refused = []
+    for limit in range(64, 96, 4):
+        writer = write(texts, tokenizer, max_prompt_tokens=limit, **names)
+        try:
+            prompt = next(writer.items([1]) if kind == "items" else writer.users([0]))
+        except ConfigError as error:
+            refused.append((limit, str(error)))
+        else:
+            assert "fine fine" in question(tokenizer, prompt)
+    assert 0 < len(refused) < 8
+    assert all(f"profile.max_prompt_tokens={limit} " in sentence for limit, sentence in refused)
+
+
+def test_a_chinese_description_is_cut_and_nothing_else_is_lost(tokenizer: Any) -> None:
+    """384 characters are more than 800 tokens of this tokenizer."""
+    items = [
+        item_text(1, title="Jaws", description="\u4e00\u90e8\u5173\u4e8e\u9ca8\u9c7c\u7684\u60ca" * 48),
+        item_text(2),
+    ]
+    texts = TrainingTexts(items, sequences_of([[1, 2, 1, 1]], 2))
+    asked = question(tokenizer, next(write(texts, tokenizer).items([1])))
+    description = next(line for line in asked.splitlines() if line.startswith("Description: "))
+    assert description.endswith("...")
+    assert 100 < len(tokenizer(description)["input_ids"]) <= 0.4 * 1024 + 10
+    assert "- Film number 2" in asked
+    mixed = [item_text(1, title="Jaws " + "\u9ca8\u9c7c" * 400), item_text(2)]
+    texts = TrainingTexts(mixed, sequences_of([[1, 2, 1, 1]], 2))
+    asked = question(tokenizer, next(write(texts, tokenizer).items([1])))
+    assert asked.count("\u9ca8") > 30, "a text without spaces is cut between characters"
 
 
 def test_control_tokens_in_data_are_removed(tokenizer: Any, tmp_path: Path) -> None:
@@ -141,7 +241,7 @@ def test_a_template_longer_than_the_limit_is_refused(tmp_path: Path, texts: Trai
     file = tmp_path / "item.yaml"
     file.write_text(f"system: {'word ' * 200}\nmessage: $title\n")
     writer = write(texts, tokenizer, item_template=str(file), max_prompt_tokens=100)
-    with pytest.raises(ConfigError, match="raise it or shorten the template"):
+    with pytest.raises(ConfigError, match=r"profile\.max_prompt_tokens=100\b"):
         next(writer.items([1]))
 
 
@@ -224,7 +324,7 @@ system: Describe.
 message: $title
 examples:
   - turns:
-      - {fields: {title: Alien (1979)}, answer: horror horror horror horror horror horror horror horror horror}
+      - {fields: {title: "Alien, The (1979)"}, answer: horror horror horror horror horror horror horror horror horror}
       - {fields: {title: Emma (1996)}, answer: romance romance romance romance romance romance romance romance}
 """
 
@@ -232,11 +332,13 @@ examples:
 def test_an_example_about_the_item_itself_is_left_out(tokenizer: Any, tmp_path: Path) -> None:
     """Its answer would stand in the prompt, where a copy of it could not be told from an answer."""
     (tmp_path / "item.yaml").write_text(EXAMPLES)
-    items = [item_text(1, title="alien (1979)"), item_text(2, title="Aliens"), item_text(3, title="")]
-    texts = TrainingTexts(items, sequences_of([[1, 2, 3, 1, 1]], 3))
-    prompts = write(texts, tokenizer, item_template=str(tmp_path / "item.yaml")).items([1, 2, 3])
+    own = ["alien, the (1979)", "The Alien", "ALIEN!", "Alien (2003)", "the alien [1979]"]
+    others = ["Aliens", "", "The"]
+    items = [item_text(i, title=title) for i, title in enumerate([*own, *others], start=1)]
+    texts = TrainingTexts(items, sequences_of([[*range(1, 9), 1, 1]], 8))
+    prompts = write(texts, tokenizer, item_template=str(tmp_path / "item.yaml")).items(range(1, 9))
     answers = [(shown(tokenizer, p).count("horror "), shown(tokenizer, p).count("romance ")) for p in prompts]
-    assert answers == [(0, 7), (8, 7), (8, 7)]
+    assert answers == [(0, 7)] * 5 + [(8, 7)] * 3
 
 
 def test_examples_take_a_part_of_a_prompt_at_most(

@@ -81,7 +81,7 @@ class ProfileConfig:
     """User prompt: how many of the latest training items are shown."""
     max_prompt_tokens: int = 1024
     """Longest prompt, with the worked examples: the last of them are left out where they would take more than three
-    quarters of it. Histories lose their oldest items and texts their ends until it fits."""
+    quarters of it. Histories lose their oldest items and texts their ends until it fits, then further examples go."""
     max_output_tokens: int = 128
     """Longest answer."""
     temperature: float = 0.0
