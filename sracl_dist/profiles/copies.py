@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 COPY_SHARE = 0.9
-"""Part of the words that two texts must have in common, in the same order."""
+"""Part of the words of each of two texts that they must have in common, in the same order."""
 MIN_WORDS = 8
 """Shorter texts must be equal: a few words in common mean nothing."""
 MIN_EXAMPLE_SHARE = 0.5
@@ -34,7 +34,7 @@ def examples_of(answers: Iterable[str]) -> tuple[Example, ...]:
 
 
 def is_copy(text: str, examples: Sequence[Example]) -> bool:
-    """Whether the text is an example's answer, nearly so, cut before its end, or goes on behind it."""
+    """Whether the text is an example's answer, nearly so, cut before its end or continued after it."""
     words = words_of(text) if examples else []
     counts = Counter(words)
     return any(_repeats(words, counts, example) for example in examples)
@@ -43,17 +43,20 @@ def is_copy(text: str, examples: Sequence[Example]) -> bool:
 def _repeats(words: list[str], counts: Counter[str], example: Example) -> bool:
     if tuple(words) == example.words:
         return True
-    if min(len(words), len(example.words)) < MIN_WORDS:
+    num_both = min(len(words), len(example.words))
+    if num_both < MIN_WORDS:
         return False
-    most = sum(min(num, counts[word]) for word, num in example.counts.items())
-    if not _is_enough(most, words, example):  # words in any order are quickly counted, and nearly always too few
+    # Words in any order are quickly counted, and nearly always too few.
+    if sum(min(num, counts[word]) for word, num in example.counts.items()) < COPY_SHARE * num_both:
         return False
-    return _is_enough(_num_in_order(words, example.words), words, example)
+    if _are_alike(words, example.words):
+        return True
+    # One of them ends earlier: what the other says until there counts, so that words scattered over it do not.
+    return num_both >= MIN_EXAMPLE_SHARE * len(example.words) and _are_alike(words[:num_both], example.words[:num_both])
 
 
-def _is_enough(num_common: int, words: Sequence[str], example: Example) -> bool:
-    of_answer, of_example = num_common / len(words), num_common / len(example.words)
-    return of_example >= COPY_SHARE or (of_answer >= COPY_SHARE and of_example >= MIN_EXAMPLE_SHARE)
+def _are_alike(left: Sequence[str], right: Sequence[str]) -> bool:
+    return _num_in_order(left, right) >= COPY_SHARE * max(len(left), len(right))
 
 
 def _num_in_order(left: Sequence[str], right: Sequence[str]) -> int:

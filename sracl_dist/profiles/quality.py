@@ -1,4 +1,4 @@
-"""What is wrong with an answer, told from its text alone.
+"""What is wrong with an answer, judged by its text alone.
 
 An answer that is empty, an unfinished thought, a refusal, in another language, copied from a worked example or
 off-format is a failure and is asked again; one that is truncated or repetitive is kept and counted.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sracl_dist.errors import ConfigError
 from sracl_dist.profiles.chat import CONTROL_TOKENS
 from sracl_dist.profiles.copies import Example, examples_of, is_copy, words_of
+from sracl_dist.profiles.refusals import is_refusal
 from sracl_dist.profiles.scripts import scripts_of, strange_script
 from sracl_dist.profiles.template import TAG, Chat
 from sracl_dist.profiles.thoughts import THOUGHT_MARKS, without_thought
@@ -34,23 +35,6 @@ LABEL = re.compile(r"^[^\W\d_][^\n:$]{0,40}:", re.MULTILINE)
 """The name of a field at the beginning of a template's line, such as `Title:`."""
 ROLE = r"^(?:#{1,3} ?|\*\*)?(?:system|user|assistant|human)(?:\*\*)?[ \t]*(?::|$)"
 """A line that begins another turn; engines leave control tokens out of a text, so that only the role remains."""
-_CANNOT = r"(?:can ?not|can't|could ?n[o']t|won't|will not|am (?:unable|not able) to|'m (?:unable|not able) to)"
-_DO = (
-    r"(?:provide|help|assist|fulfill?|comply|answer|describe|create|generate|write|give|offer|complete|continue|engage|"
-    r"discuss|determine|respond|share|process|access|analy[sz]e|be)"
-)
-_SORRY = (
-    r"(?:(?:(?:i'm |i am )?(?:so |very )?sorry|(?:i |my )?apologi(?:[sz]e|es)(?: for [^.,;]{1,40})?|unfortunately)"
-    r"[,.;:!]? (?:but |however,? )?)"
-)
-REFUSED = re.compile(
-    rf"{_SORRY}(?:as an ai\b|i ?(?:{_CANNOT}|do n[o']t|don't|must decline))"
-    r"|as an? (?:large )?(?:ai )?language model\b"
-    r"|as an (?:ai|artificial intelligence)(?: assistant| model| system)?,? (?:i\b|my\b|it is not\b)"
-    rf"|(?:i ?|we )(?:{_CANNOT}) (?:to )?{_DO}\b"
-    r"|(?:很)?(?:抱歉|对不起)[\uff0c,。 ]*(?:但)?(?:我|作为)|作为(?:一个|一名)?(?:人工智能|ai)",
-)
-"""What a model says that does not answer, at the beginning of its lower-case text with straight apostrophes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,18 +123,11 @@ def _failures(text: str | None, rules: AnswerRules) -> Iterator[tuple[str, str]]
     if is_refusal(answer, rules.starts):
         yield REFUSAL, f"the answer is a refusal: {answer[:60]!r}"
     if script := strange_script(answer, rules.scripts):
-        yield LANGUAGE, f"the answer is in another language than the template: most of its letters are {script}"
+        yield LANGUAGE, f"the answer is in another language than the template: most of its words are {script}"
     if is_copy(answer, rules.examples):
         yield COPY, "the answer is that of a worked example"
     if found := rules.off_format.search(answer):
         yield OFF_FORMAT, f"the answer is off-format: it holds {found[0].strip()[:60]!r}"
-
-
-def is_refusal(text: str, starts: Iterable[str] = ()) -> bool:
-    """Whether a text begins with a model's excuse, perhaps behind the words that every answer begins with."""
-    text = text.lower().replace("\u2019", "'")
-    start = next((start for start in starts if text.startswith(start.lower())), "")
-    return REFUSED.match(re.sub(r"^\W+", "", text[len(start) :])) is not None
 
 
 def repeated_share(text: str) -> float:

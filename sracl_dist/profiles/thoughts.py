@@ -8,21 +8,27 @@ CLOSING = re.compile(rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_though
 THOUGHT_MARKS = re.compile(f"{OPENING.pattern}|{CLOSING.pattern}", re.IGNORECASE)
 
 
-def without_thought(text: str) -> tuple[str, bool]:
-    """The text behind the thought that it begins with, and whether that thought ends.
+HARMONY = re.compile(r"analysis(?=\S).*?assistantfinal", re.DOTALL)
+"""A thought of gpt-oss where the server leaves out the control tokens between its parts."""
 
-    Chat templates may open the thought themselves, so that the text has only its end. The text is empty where the
-    thought never ends.
+
+def without_thought(text: str) -> tuple[str, bool]:
+    """The text after the thought that it begins with, and whether that thought ends.
+
+    Chat templates may open the thought themselves, so that the text has only its end; a later end without a beginning
+    is left in the text. The text is empty where the thought never ends.
     """
-    answer = text.strip()
+    answer, is_first = text.strip(), True
+    if harmony := HARMONY.match(answer):
+        return answer[harmony.end() :].strip(), True
     while True:
         opening, closing = OPENING.search(answer), CLOSING.search(answer)
         is_open = opening is not None and opening.start() == 0
         if closing is None:
             return ("", False) if is_open else (answer, True)
-        if opening is not None and not is_open and opening.start() < closing.start():
+        if not is_open and (not is_first or (opening is not None and opening.start() < closing.start())):
             return answer, True
-        answer = answer[closing.end() :].strip()
+        answer, is_first = answer[closing.end() :].strip(), False
 
 
 def opened_thought(prompt_end: str) -> str:

@@ -1,5 +1,7 @@
 """What is wrong with an answer: texts written by hand, and some that a small model has really written."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,7 +119,9 @@ def test_fluent_texts_have_no_flaw(text: str) -> None:
     ],
 )
 def test_what_belongs_to_the_prompt_is_off_format(text: str, found: str) -> None:
-    assert failure_of(text, RULES) == f"the answer is off-format: it holds {found!r}"
+    reason = failure_of(text, RULES)
+    assert reason is not None
+    assert repr(found) in reason
     assert OFF_FORMAT in flaws_of(text, "stop", RULES)
 
 
@@ -132,7 +136,7 @@ def test_the_marks_are_those_of_the_templates() -> None:
 
 @pytest.mark.parametrize("text", [None, "", " \n\t"])
 def test_an_empty_answer_is_a_failure(text: str | None) -> None:
-    assert failure_of(text, RULES) == "the answer is empty"
+    assert failure_of(text, RULES)
     assert flaws_of(text, "stop", RULES) == [EMPTY]
     assert flaws_of(text, "length", RULES) == [EMPTY, TRUNCATED]
 
@@ -144,7 +148,9 @@ def test_an_answer_may_have_several_flaws() -> None:
 
 def test_the_error_quotes_little_of_a_text() -> None:
     error = failure_of(f"{' ' * 300}{'x' * 41}:", rules_of(f"{'x' * 41}: $title"))
-    assert error == f"the answer is off-format: it holds {'x' * 41 + ':'!r}"
+    assert error is not None
+    assert "x" * 41 in error
+    assert len(error) < 120
 
 
 @given(st.lists(st.sampled_from("abcde"), max_size=40), st.integers(2, 4))
@@ -183,14 +189,27 @@ def test_labels_of_the_examples_answers_are_no_marks_of_the_prompt() -> None:
 def test_a_thought_is_cut_off(thought: str) -> None:
     assert answer_of(thought + GOOD) == GOOD
     assert flaws_of(thought + GOOD, "stop", RULES) == []
-    assert failure_of(thought, RULES) == "the answer is empty"
+    assert flaws_of(thought, "stop", RULES) == [EMPTY]
     assert flaws_of(f"{thought}Title: x", "stop", RULES) == [OFF_FORMAT]
+
+
+def test_only_one_end_of_a_thought_may_lack_its_beginning() -> None:
+    for text in ("<think>x</think>A film about </think> y", "x</think>A film about</think> y"):
+        assert flaws_of(text, "stop", RULES) == [OFF_FORMAT]
+        assert answer_of(text).startswith("A film about")
+
+
+def test_a_thought_of_gpt_oss_without_its_control_tokens() -> None:
+    assert answer_of(f"analysisWe need one sentence.assistantfinal{GOOD}") == GOOD
+    assert flaws_of("analysisWe need it.assistantfinal", "stop", RULES) == [EMPTY]
+    for text in ("Analysis of a marriage.", "analysis of a marriage, assistantfinal", "analysisWe need it."):
+        assert answer_of(text) == text
 
 
 @pytest.mark.parametrize("text", ["<think>", "<think>It may be a film", "<think>a</think><think>b", " <Thoughts>\nHm"])
 def test_a_thought_that_never_ends_is_a_failure(text: str) -> None:
     assert answer_of(text) == ""
-    assert failure_of(text, RULES) == "the answer is a thought without an end"
+    assert failure_of(text, RULES)
     assert flaws_of(text, "length", RULES) == [THOUGHT, TRUNCATED]
 
 
@@ -210,13 +229,31 @@ def test_a_thought_that_never_ends_is_a_failure(text: str) -> None:
         "I'm unable to provide it.",
         "I am not able to assist with this.",
         "**I can't help with that.**",
+        "I'm sorry, but I can't.",
+        "I cannot fulfill this request.",
+        "I can't help you with this.",
+        "I won't be able to describe it.",
+        "I cannot do that.",
+        "I cannot summarize an item without a title.",
+        "I don't have enough information to describe the film.",
+        "I do not have access to the catalogue.",
+        "There is not enough information to say who likes it.",
+        "There's no information about this item.",
+        "Not enough information is given.",
+        "I'm just a language model and cannot watch films.",
+        "I am an AI assistant, and I do not watch films.",
+        "I regret that I cannot describe this film.",
+        "I regret to inform you that I am unable to answer.",
+        "I do not know this film.",
+        "I don't recognize that title, so this is a guess.",
+        "I'm not familiar with this product.",
     ],
 )
 def test_a_refusal_is_a_failure(text: str) -> None:
     assert flaws_of(text, "stop", RULES) == [REFUSAL]
     reason = failure_of(text, RULES)
     assert reason is not None
-    assert "refusal" in reason
+    assert text[:30] in reason
     assert failure_of(f"This is {text}", rules_of("$title", "This is fun.", answer_start="This is"))
 
 
@@ -229,6 +266,17 @@ def test_a_refusal_is_a_failure(text: str) -> None:
         "As an AI falls in love with its owner, the film asks what a person is.",
         "As a model of its kind, the film is often quoted; the critics say: I'm sorry, but I can't stop watching.",
         "Unfortunately named, this lotion is liked by many.",
+        "I Can't Give You Anything but Love, Baby: a jazz standard.",
+        "I Won't Be Home for Christmas, punk",
+        "I Can't Help Myself (Sugar Pie, Honey Bunch): a soul classic.",
+        "I Can't Help It (If I'm Still in Love with You), country",
+        "I Can't Describe (The Way I Feel), a ballad",
+        "I Will Not Go Quietly: a war story.",
+        "I Don't Know How to Love Him, from a musical.",
+        "I Don't Have the Heart, a ballad.",
+        "I'm Sorry, I Can't Stop: a dance track.",
+        "There Is No Evil: a drama of four stories.",
+        "I Am an Android: science fiction.",
     ],
 )
 def test_a_title_is_no_refusal(text: str) -> None:
@@ -261,6 +309,42 @@ def test_an_answer_in_another_language_is_a_failure() -> None:
     assert failure_of("\u4e00\u90e8\u611f\u4eba\u7684\u7231\u60c5\u7247", asked_for) is None
 
 
+CHINESE = "\u4f60\u4e3a\u63a8\u8350\u7cfb\u7edf\u63cf\u8ff0\u7535\u5f71\u3002"
+
+
+def test_words_decide_the_language_and_not_letters() -> None:
+    chinese = rules_of("\u6807\u9898\uff1a$title", system=CHINESE)
+    sentence = "\u4e00\u90e8\u5173\u4e8e\u53cb\u8c0a\u548c\u52c7\u6c14\u7684\u7535\u5f71"
+    long = "Extraordinary Gentlemen Incorporated"
+    assert LANGUAGE not in flaws_of(f"{long} {sentence}", "stop", chinese), "a title in a Chinese sentence"
+    assert LANGUAGE in flaws_of(f"{long} {sentence}", "stop", RULES), "a Chinese sentence around a title"
+    assert LANGUAGE not in flaws_of(
+        "\u3068\u306a\u308a\u306e\u30c8\u30c8\u30ed: an animated film for children and families.", "stop", RULES
+    )
+
+
+def test_japanese_is_one_language_in_three_scripts() -> None:
+    japanese = rules_of(
+        "\u984c\u540d\uff1a$title", system="\u6620\u753b\u3092\u7d39\u4ecb\u3057\u3066\u304f\u3060\u3055\u3044\u3002"
+    )
+    assert flaws_of("\u30b5\u30b9\u30da\u30f3\u30b9\u30b9\u30ea\u30e9\u30fc", "stop", japanese) == []
+    assert flaws_of("\u30b5\u30e1\u306e\u6050\u6016\u3092\u63cf\u304f\u30b9\u30ea\u30e9\u30fc", "stop", RULES) == [
+        LANGUAGE
+    ]
+
+
+def test_words_of_the_form_alone_are_no_copy() -> None:
+    example = "A fan of romantic comedy, for warm and witty love stories; next: comedies about couples."
+    rules = rules_of("$history", example)
+    fine = (
+        "A fan of romantic comedy, drama and action, for warm and witty love stories; next: more comedies about "
+        "couples and families."
+    )
+    assert flaws_of(fine, "stop", rules) == []
+    for copied in (f"{example} They also like long walks, rain, and songs of the seventies.", example[:60]):
+        assert flaws_of(copied, "stop", rules) == [COPY]
+
+
 def test_a_copied_example_is_a_failure() -> None:
     words = ANSWER.split()
     copies = [
@@ -286,7 +370,7 @@ def test_a_copied_example_is_a_failure() -> None:
 
 @pytest.mark.parametrize("answer", ["user: x", "I'm sorry, but I can't.", "<think>x"])
 def test_an_example_that_would_be_refused_is_refused(answer: str) -> None:
-    with pytest.raises(ConfigError, match="would be refused"):
+    with pytest.raises(ConfigError, match=re.escape(repr(answer))):
         rules_of("Title: $title", answer)
 
 
