@@ -15,7 +15,7 @@ from synthetic import differences, write_run
 
 from sracl_dist.config import Config
 from sracl_dist.embed.job import embed_texts
-from sracl_dist.embed.texts import raw_text
+from sracl_dist.embed.texts import text_of
 from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.model.sracl import SraCl
 from sracl_dist.model.tables import SemanticTables
@@ -87,7 +87,7 @@ def test_prompts_and_raw_texts(runs: list[tuple[Config, RunFolder]], tokenizer: 
         if prompt.kind == "users" and prompt.key < canary.num_users - 1:
             assert name not in tokenizer.decode(prompt.token_ids)
     for user in range(canary.num_users - 1):
-        texts = [raw_text(load_training_texts(run), "users", user, 20) for _, run in runs]
+        texts = [text_of(load_training_texts(run), "users", user, None, "raw", 20) for _, run in runs]
         assert texts[0] == texts[1]
         assert name not in texts[0]
 

@@ -1,4 +1,4 @@
-"""The files of a text encoder: fetched without code and pickled weights, and looked at before anything is loaded.
+"""The files of a text encoder: fetched without code and pickled weights, and inspected before anything is loaded.
 
 sentence-transformers builds a model from what its files name: classes, weights in several formats, arguments of other
 libraries, methods to call. Only what is known to be harmless gets that far.
@@ -23,6 +23,9 @@ KNOWN_MODULE = re.compile(
     r"\.(Transformer|Pooling|Dense|LayerNorm|Dropout|Normalize)"
 )
 KNOWN_ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation\.[A-Za-z0-9]+|linear\.Identity)")
+READ_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""Where these are missing, the library reads pickled weights, whatever other safetensors lie there."""
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 KNOWN_OPTIONS = {"max_seq_length", "do_lower_case", "unpad_inputs", "module_output_name"}
 """Of a Transformer module, whatever their values."""
 
@@ -54,6 +57,7 @@ def require_harmless(folder: Path, model: str) -> None:
     settings = _read(folder / SETTINGS, dict)
     if (kind := settings.get("model_type", OWN_TYPE)) != OWN_TYPE:
         raise SetupError(f"The model {model} is a {brief(kind)}, no {OWN_TYPE}; set embed.model to another one.")
+    _require_safetensors(folder, model)  # also where no modules are named
     for module in _read(folder / MODULES, list):
         kind, path = str(module["type"]), PurePosixPath(str(module["path"]))
         if not KNOWN_MODULE.fullmatch(kind):
@@ -67,11 +71,7 @@ def require_harmless(folder: Path, model: str) -> None:
 
 
 def _require_harmless_module(folder: Path, kind: str, model: str) -> None:
-    if (folder / "pytorch_model.bin").exists() and not any(folder.glob("*.safetensors")):
-        raise SetupError(
-            f"The model {model} has pickled weights ({folder.name}/pytorch_model.bin), which are not read, since they "
-            f"may run code; convert them to safetensors, or set embed.model to another one."
-        )
+    _require_safetensors(folder, model)
     if kind == "Dense":
         activation = _read(folder / "config.json", dict).get("activation_function", "torch.nn.modules.linear.Identity")
         if not KNOWN_ACTIVATION.fullmatch(str(activation)):
@@ -81,6 +81,20 @@ def _require_harmless_module(folder: Path, kind: str, model: str) -> None:
             for name, value in _read(path, dict).items():
                 if value and not _is_known_option(name, value):
                     raise _refused(model, path.name, name, value)
+
+
+def _require_safetensors(folder: Path, model: str) -> None:
+    """Refuse a folder with weights from which the library would not read safetensors."""
+    files = sorted(path.name for path in folder.glob("*") if path.is_file())
+    weights = [name for name in files if name.endswith((".safetensors", *PICKLED)) or name in READ_WEIGHTS]
+    if weights and not set(READ_WEIGHTS) & set(weights):
+        raise SetupError(
+            f"The model {model} has weights in {folder.name}/{weights[0]} and none in {READ_WEIGHTS[0]}, so that "
+            f"pickled weights would be read, which may run code; convert them, or set embed.model to another one."
+        )
+    for name in dict(_read(folder / READ_WEIGHTS[1], dict).get("weight_map", {})).values():
+        if not str(name).endswith(".safetensors"):
+            raise _refused(model, READ_WEIGHTS[1], "weight_map", name)
 
 
 def _is_known_option(name: str, value: Any) -> bool:

@@ -17,11 +17,6 @@ def text_of(texts: TrainingTexts, kind: str, key: int, profile: str | None, choi
     return text_to_embed(*_before_and_behind(texts, kind, key, items_per_user), profile, choice)
 
 
-def raw_text(texts: TrainingTexts, kind: str, key: int, items_per_user: int) -> str:
-    """What the user's own data say: an item's line and description, or a user's latest training items."""
-    return text_of(texts, kind, key, None, "raw", items_per_user)
-
-
 def text_to_embed(before: str, behind: str, profile: str | None, choice: str) -> str:
     """The chosen text: raw, a profile, or both with the profile between what is short and what is long.
 

@@ -12,7 +12,7 @@ from small_texts import item_text, sequences_of
 from sracl_dist.columns import HAS_PROFILE, KEY, TEXT, VECTOR
 from sracl_dist.embed.encoder import TextEncoder
 from sracl_dist.embed.job import embed_texts
-from sracl_dist.embed.texts import raw_text, text_to_embed
+from sracl_dist.embed.texts import text_of, text_to_embed
 from sracl_dist.embed.vectors import load_vectors
 from sracl_dist.errors import StorageError
 from sracl_dist.profiles.models import resolve_model
@@ -25,10 +25,12 @@ from sracl_dist.stages import STAGES, run_stage, stage_status
 def test_the_text_of_items_and_users() -> None:
     items = [item_text(1), item_text(2, description="A long story."), item_text(3)]
     texts = TrainingTexts(items, sequences_of([[1, 2, 3, 1, 2], [3, 3, 2, 2]], 3))
-    assert raw_text(texts, "items", 1, 20) == "Film number 1 (Studio; Drama)"
-    assert raw_text(texts, "items", 2, 20) == "Film number 2 (Studio; Drama). A long story."
+    assert text_of(texts, "items", 1, None, "raw", 20) == "Film number 1 (Studio; Drama)"
+    assert text_of(texts, "items", 2, None, "raw", 20) == "Film number 2 (Studio; Drama). A long story."
     history = "Film number 3 (Studio; Drama). Film number 2 (Studio; Drama)"
-    assert raw_text(texts, "users", 0, 2) == history, "newest first, without descriptions, held-out items never"
+    assert text_of(texts, "users", 0, None, "raw", 2) == history, (
+        "newest first, without descriptions, held-out items never"
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_the_stage_resumes_and_joins_by_key(tmp_path: Path) -> None:
         ("users", 5, 5, "Fifth user"),
         ("users", 23, 23, None),
     ):
-        raw = raw_text(texts, kind, key, config.embed.items_per_user)
+        raw = text_of(texts, kind, key, None, "raw", config.embed.items_per_user)
         before, behind = (raw, "") if kind == "items" else ("", raw)
         text = text_to_embed(before, behind, profile, "raw_and_profile")
         np.testing.assert_allclose(vectors[kind][row], encoder.encode([text])[0], atol=1e-5)

@@ -57,6 +57,33 @@ def test_pickled_weights_of_a_module_are_refused(tmp_path: Path) -> None:
     assert load(folder).encode(["a text"]).shape == (1, 3)
 
 
+@pytest.mark.parametrize("other", ["adapter.safetensors", "pytorch_model-1.safetensors"])
+@pytest.mark.parametrize("module", ["", "2_Dense"])
+def test_other_safetensors_do_not_hide_pickled_weights(tmp_path: Path, module: str, other: str) -> None:
+    """The library looks for model.safetensors only, and then reads pytorch_model.bin."""
+    folder = make_encoder(tmp_path / "model", "mean_tokens", DENSE)
+    (folder / module / "model.safetensors").rename(folder / module / other)
+    torch.save({"linear.weight": DENSE[0], "linear.bias": DENSE[1]}, folder / module / "pytorch_model.bin")
+    with pytest.raises(SetupError, match=rf"{folder} .*{module or 'model'}/{other}"):
+        load(folder)
+
+
+def test_pickled_weights_of_a_plain_model_are_refused(tmp_path: Path) -> None:
+    folder = make_encoder(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(SetupError, match=rf"{folder} .*model/pytorch_model\.bin"):
+        load(folder)
+
+
+def test_an_index_that_names_pickled_weights_is_refused(tmp_path: Path) -> None:
+    folder = make_encoder(tmp_path / "model", "mean_tokens")
+    (folder / "model.safetensors").unlink()
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {"embeddings": "pytorch_model.bin"}})
+    with pytest.raises(SetupError, match=rf"{folder} .*'pytorch_model\.bin'.*model\.safetensors\.index\.json"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -107,7 +134,7 @@ def test_adapters_and_models_of_other_kinds_are_refused(tmp_path: Path) -> None:
         ("config_sentence_transformers.json", {"requirements": {"transformers": ">=1000"}}),
     ],
 )
-def test_files_that_are_not_what_they_should_be_are_told(tmp_path: Path, file: str, content: Any) -> None:
+def test_files_that_are_not_what_they_should_be_are_reported(tmp_path: Path, file: str, content: Any) -> None:
     folder = make_encoder(tmp_path / "model", "mean_tokens")
     write_json(folder / file, content)
     with pytest.raises(SetupError, match=rf"{folder} cannot be loaded .*embed\.model"):
