@@ -34,11 +34,9 @@ from sracl_dist.room import require_room
 from sracl_dist.run_folder import StageFolder
 
 SMALL_TASK_CPUS = 0.1
-"""Share of a core for a task that only moves rows; whole cores would deadlock a small machine (each waits for all)."""
+"""Share of a core for each of three tasks that only move rows; whole cores would deadlock a small machine."""
 NOTICES = ("ray", "ray.data", "ray._private.worker", "ray.llm")
 """Loggers whose notices would drown the job's own lines."""
-SMALL_TASKS_CPUS = 0.3
-"""All of them together."""
 DEATHS = {"max_restarts": 1, "max_task_retries": -1}
 """An engine that dies starts once more, elsewhere where its node is lost, and gets its prompts again, before whoever
 asked hears of it; Ray Data's own limit is none. Calls are tried without end: until Ray knows that a node is lost, more
@@ -185,7 +183,7 @@ def _engine_errors() -> Iterator[None]:
         cause = getattr(error, "cause", None) or error
         kind = EngineDied if _is_death(cause) else StageError
         raise kind(
-            f"The language model stopped ({last_line(cause)}); what was answered is kept, mend the cause and run the "
+            f"The language model stopped ({last_line(cause)}); what was answered is kept, fix the cause and run the "
             f"stage again."
         ) from error
 
@@ -280,7 +278,7 @@ def _require_room(config: ProfileConfig, cluster: Cluster) -> int:
         return 0
     cpus = config.cpus_per_replica or cluster.cpus_for_each(config.num_replicas)
     require_room(config.num_replicas, _reserved_cpus(cpus), 0, "profile.num_replicas")
-    if config.num_replicas * _reserved_cpus(cpus) > cluster.num_cpus - SMALL_TASKS_CPUS:
+    if config.num_replicas * _reserved_cpus(cpus) > cluster.num_cpus - 3 * SMALL_TASK_CPUS:
         raise SetupError(
             f"{config.num_replicas} engines leave none of the cluster's {cluster.num_cpus} CPUs for the tasks "
             f"around them; lower profile.num_replicas or profile.cpus_per_replica."
@@ -295,6 +293,6 @@ def _check_packages(cluster: Cluster) -> None:
     import torch
 
     if torch.version.cuda is None and importlib.util.find_spec("torchvision") is not None:
-        raise SetupError("torchvision beside the CPU build of torch breaks transformers; uninstall torchvision.")
+        raise SetupError("torchvision next to the CPU build of torch breaks transformers; uninstall torchvision.")
     if cluster.num_gpus == 0 and torch.version.cuda is not None:
         raise SetupError("The GPU build of torch is installed but the cluster has no GPU; install the extra cpu.")
