@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
@@ -48,6 +48,7 @@ def get(maker: Maker, made_from: str = "a") -> dict[str, np.ndarray]:
     return shared_arrays("numbers", made_from, maker)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         arrays_of.arrays(

@@ -328,7 +328,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path: Path, capsys: pyt
     assert [line.split()[4:6] for line in told.splitlines() if "the prompt of" in line] == [
         ["items", "1,"],
         ["users", "2,"],
-        ["users", "8,"],
+        ["users", "4,"],
     ]
     assert told.count("    <|im_start|>system\n") == 3
     assert told.endswith("profile: nothing was asked; leave out --dry-run to start\n")
