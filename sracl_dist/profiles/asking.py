@@ -118,7 +118,7 @@ def _suspects_last(left: PromptSet) -> list[PromptSet]:
 class _Intake:
     """Takes answers: commits them about every `profile.commit_interval_s`, judges and counts them, shows progress.
 
-    What comes of a prompt stands in the ledger. With `measure`, the rate is kept beside the answers.
+    The ledger records the result of every prompt. With `measure`, the rate is stored next to the answers.
     """
 
     def __init__(
