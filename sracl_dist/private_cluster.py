@@ -17,6 +17,8 @@ from sracl_dist.profiles.orphan_guard import WORKERS_LEAD_GROUPS
 from sracl_dist.reaper import reaped
 from sracl_dist.temporary import own_folder
 
+WORKER_NICENESS = "RAY_worker_niceness"
+"""Environment variable of Ray: how far its workers stand back behind other programs, 0 to 19."""
 _number = itertools.count(1)
 """Of the clusters that this program has started."""
 
@@ -51,6 +53,9 @@ def _environment() -> Iterator[None]:
         # memory of an engine. Engines end with their worker by themselves.
         "RAY_kill_child_processes_on_worker_exit": "0",
         WORKERS_LEAD_GROUPS: "0",
+        # By default 15: the driver and Ray's own processes then interrupt one thread of an engine, for which all its
+        # others wait. On two cores that costs a quarter of its rate.
+        WORKER_NICENESS: os.environ.get(WORKER_NICENESS, "0"),
     }
     try:
         with environment(wanted):

@@ -84,6 +84,8 @@ def test_it_listens_on_loopback_alone_and_its_folder_is_gone_at_the_end(programs
     sockets = listening(programs.processes())
     assert {"gcs_server", "raylet"} <= {name for _, name in sockets}
     assert [who for who in sockets if not is_loopback(who[0])] == []
+    workers = [process for process in programs.processes() if name_of(process).startswith("ray::")]
+    assert {process.nice() for process in workers} == {psutil.Process().nice()}, "no thread of an engine stands back"
     program.send_signal(signal.SIGINT)
     assert program.wait(60) == 130
     programs.wait_until_gone()

@@ -9,7 +9,6 @@ The vectors lie near a surface of few dimensions in groups of different sizes, a
 N vectors, d width.
 """
 
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -178,7 +177,6 @@ def _run_stage(
             "budget_bytes": settings.budget_bytes,
         },
     }
-    os.environ.setdefault("RAY_worker_niceness", "0")
     started = time.perf_counter()
     result = build_neighbours(parse_config(values, []), run)
     return result.details["quality"]["items"], time.perf_counter() - started

@@ -8,7 +8,6 @@ minutes, by as much as the two differ.
 """
 
 import multiprocessing
-import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -130,7 +129,6 @@ def _config(settings: ProfileSettings, folder: str, num_items: int) -> Config:
 
 
 def _run(config: Config, run: RunFolder, name: str) -> StageResult:
-    os.environ.setdefault("RAY_worker_niceness", "0")
     return run_stage(STAGES[name], config, run, stage_status(STAGES[name], config, run).draft)
 
 

@@ -4,11 +4,11 @@ A log is generated and prepared; the stage asks a server in a program of its own
 measured is the stage. It is killed with its process group twice, while it asks, and started again each time; then its
 tables are looked through.
 
-    prompts_per_s            answers that arrived and were committed, over the time between the first and the last
+    prompts_per_s            answers of the last start, over the time that it asked
     num_prompts              items and users together
     num_asked_again          prompts that were asked although their answer was committed; 0 is right
     num_lost                 keys without a profile; 0 is right
-    driver_gb, worker_gb     largest memory of the stage's own process, and of any other process that it started
+    driver_gb, worker_gb     largest memory of the stage's own process, and of any of Ray's workers
     driver_private_gb, worker_private_gb     the same without pages of files, which processes share
     wall_s                   of all three starts
 """
@@ -173,7 +173,7 @@ def _run(config: Path, peaks: Peaks, is_moment: Callable[[], bool]) -> None:
     Raises:
         StageError: it ended by itself before, or failed.
     """
-    environment = {"RAY_worker_niceness": "0", **os.environ, "NO_PROXY": "127.0.0.1"}
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
     arguments = [sys.executable, "-c", PROGRAM, "--config", str(config)]
     with subprocess.Popen(arguments, start_new_session=True, env=environment) as process:
         while process.poll() is None:

@@ -6,7 +6,6 @@ than workers, these share them, and nothing can be gained. Vectors and neighbour
 """
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -60,7 +59,6 @@ def measure(settings: TrainScalingSettings) -> dict[str, float]:
         ConfigError: the source is unknown.
         InputError: the log cannot be found, fetched or used.
     """
-    os.environ.setdefault("RAY_worker_niceness", "0")
     with tempfile.TemporaryDirectory(prefix="sracl-bench-") as folder:
         run, first = RunFolder(folder), _config(settings, folder, settings.workers[0])
         prepared_tables(first, run, VECTOR_WIDTH)
