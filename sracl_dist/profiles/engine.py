@@ -205,7 +205,8 @@ def _processor_config(model: str, config: ProfileConfig, cluster: Cluster, cpus:
         engine_kwargs=engine_settings(config, cluster.num_gpus),
         concurrency=(config.num_replicas, config.num_replicas),
         batch_size=config.batch_rows,
-        max_concurrent_batches=max(2, math.ceil(1.5 * config.max_running_prompts / config.batch_rows)),
+        # A batch waits for its longest answer, so that about half of what is handed over is running.
+        max_concurrent_batches=max(2, math.ceil(2 * config.max_running_prompts / config.batch_rows)),
         chat_template_stage=False,
         tokenize_stage=False,
         detokenize_stage=False,
