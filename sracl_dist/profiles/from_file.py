@@ -1,10 +1,15 @@
-"""profile.engine=file: profiles that were written elsewhere, taken from files by id; no model is loaded."""
+"""profile.engine=file: profiles that were written elsewhere, taken from files by id; no model is loaded.
 
+They may be more than memory holds: their texts go into a temporary file as they are read, from there into the shards.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sracl_dist.columns import (
@@ -26,7 +31,8 @@ from sracl_dist.data.by_id import FilesById, IdPlaces, KnownRows, ReadById, know
 from sracl_dist.data.item_texts import clean_texts
 from sracl_dist.data.rejects import EMPTY_TEXT, OTHER_TEXT, SCHEMA
 from sracl_dist.ids import IdMap, load_item_ids, load_user_ids
-from sracl_dist.profiles.table import write_profiles
+from sracl_dist.profiles.table import KEYS_PER_SHARD, write_profiles
+from sracl_dist.profiles.text_spill import TextSpill
 from sracl_dist.run_folder import RunFolder
 from sracl_dist.secrets import masked
 from sracl_dist.stages import StageResult
@@ -47,8 +53,6 @@ PROFILES = pa.schema(
 """The columns of a model's profiles; what only a model can tell is null, and `model` is the file's name."""
 REJECTS = "rejects.parquet"
 LOADERS = {"items": load_item_ids, "users": load_user_ids}
-_TABLE_ROWS = 1 << 16
-"""Rows of the table put together at a time; with texts of any length they fit Arrow's strings."""
 
 
 def take_profiles(config: Config, run: RunFolder) -> StageResult:
@@ -58,6 +62,7 @@ def take_profiles(config: Config, run: RunFolder) -> StageResult:
 
     Raises:
         InputError: a file is missing or damaged or lacks a column, or holds no profile of anybody in the log.
+        StorageError: the temporary folder has no room for the texts.
     """
     folder = run.stage("profile")
     rows: dict[str, int] = {}
@@ -65,7 +70,7 @@ def take_profiles(config: Config, run: RunFolder) -> StageResult:
     summary, rejects = [], [SCHEMA.empty_table()]
     for kind in LOADERS:
         texts = _read(config, run, kind)
-        write_profiles(folder, kind, texts.table())
+        write_profiles(folder, kind, texts.tables())
         rejects.append(texts.found.rejects.table())
         rows[kind], details[kind] = texts.num_found, texts.counts()
         summary.append(_summary(kind, details[kind]))
@@ -73,9 +78,15 @@ def take_profiles(config: Config, run: RunFolder) -> StageResult:
     return StageResult(rows=rows, details=details, summary=summary)
 
 
-def finished_profiles(config: Config, run: RunFolder, kind: str) -> pa.Table:
-    """The profiles of a kind in the files, with the columns of PROFILES; see `take_profiles` for the errors."""
-    return _read(config, run, kind).table()
+def finished_profiles(config: Config, run: RunFolder, kind: str, keys: NDArray[np.int64]) -> pa.Table:
+    """The profiles of some keys of a kind in the files, null where there is none; see `take_profiles` for the errors.
+
+    Returns:
+        The columns of PROFILES, a row per key in that order.
+    """
+    texts = _read(config, run, kind)
+    found = pa.concat_tables([PROFILES.empty_table(), *texts.tables(keys)])
+    return found.take(pc.index_in(pa.array(keys), value_set=found[KEY].combine_chunks()))
 
 
 def _read(config: Config, run: RunFolder, kind: str) -> "_Texts":
@@ -109,20 +120,23 @@ def _summary(kind: str, counts: dict[str, Any]) -> str:
 
 
 class _Texts:
-    """The first text of every id of a kind, as columns of Arrow."""
+    """The first text of every id of a kind, N of them."""
 
     def __init__(self, ids: IdMap, max_chars: int) -> None:
         self._max_chars, self._first_key = max_chars, ids.first
         self.found = ReadById(ids=IdPlaces(ids.all()))
-        self._row_of = np.full(len(ids), -1, dtype=np.int64)
-        """[N] row of each id's text among those taken."""
+        self._texts = TextSpill(len(ids))
         self._hashes = np.zeros(len(ids), dtype=np.uint64)
         """[N] hash of each id's text, to tell whether another one is the same."""
-        self._texts: list[pa.Array] = []
-        self._files: list[NDArray[np.int32]] = []
+        self._files = np.zeros(len(ids), dtype=np.int32)
+        """[N] number of the file that each text is from."""
         self._names: dict[str, int] = {}
         """Number of each file, by name."""
-        self.num_found = 0
+
+    @property
+    def num_found(self) -> int:
+        """How many ids have a text."""
+        return int(np.count_nonzero(self._texts.has_text))
 
     def read(self, files: FilesById, kind: str) -> None:
         for rows in known_rows(files, self.found, f"profile: reading {kind}"):
@@ -135,48 +149,40 @@ class _Texts:
         is_empty = texts.is_null().to_numpy(zero_copy_only=False)
         hashes = pl.Series(texts).hash(seed=0).to_numpy()
         is_first = np.zeros(len(rows), dtype=np.bool_)
-        usable = np.flatnonzero(~is_empty & (self._row_of[rows.places] < 0))
+        usable = np.flatnonzero(~is_empty & ~self._texts.has_text[rows.places])
         is_first[usable[np.unique(rows.places[usable], return_index=True)[1]]] = True
-        self._take(rows, texts, hashes, is_first)
+        places = rows.places[is_first]
+        self._texts.put(places, texts.filter(pa.array(is_first)))
+        self._hashes[places] = hashes[is_first]
+        self._files[places] = self._names.setdefault(masked(rows.file.source), len(self._names))
         is_same = hashes == self._hashes[rows.places]
         why = pl.Series(np.select([is_empty, is_first | is_same], [EMPTY_TEXT, ""], OTHER_TEXT)).replace("", None)
         reject(rows, why, id_name, self.found)
         self.found.num_same += int(np.count_nonzero(~is_empty & ~is_first & is_same))
 
-    def _take(self, rows: KnownRows, texts: pa.Array, hashes: NDArray[np.uint64], is_wanted: NDArray[np.bool_]) -> None:
-        places = rows.places[is_wanted]
-        self._row_of[places] = np.arange(self.num_found, self.num_found + len(places))
-        self._hashes[places] = hashes[is_wanted]
-        self._texts.append(texts.filter(pa.array(is_wanted)))
-        number = self._names.setdefault(masked(rows.file.source), len(self._names))
-        self._files.append(np.full(len(places), number, dtype=np.int32))
-        self.num_found += len(places)
-
-    def table(self) -> pa.Table:
-        """The profiles by rising key."""
-        places = np.flatnonzero(self._row_of >= 0)
-        texts = pa.chunked_array(self._texts, pa.large_string()).combine_chunks()
-        names, files = pa.array(list(self._names), pa.string()), np.concatenate([np.empty(0, np.int32), *self._files])
-        self._texts.clear()
-        parts = [PROFILES.empty_table()]
-        for start in range(0, len(places), _TABLE_ROWS):
-            own = places[start : start + _TABLE_ROWS]
-            rows = self._row_of[own]
+    def tables(self, keys: NDArray[np.int64] | None = None) -> Iterator[pa.Table]:
+        """The profiles of all keys, or of some, with the columns of PROFILES, by rising key; a shard at a time."""
+        has_text = self._texts.has_text
+        if keys is not None:
+            has_text = has_text & np.isin(np.arange(len(has_text)), keys - self._first_key)
+        places = np.flatnonzero(has_text)
+        names = pa.array(list(self._names), pa.string())
+        for start in range(0, len(places), KEYS_PER_SHARD):
+            own = places[start : start + KEYS_PER_SHARD]
             columns = {
                 KEY: pa.array(own + self._first_key),
-                TEXT: texts.take(pa.array(rows)).cast(pa.string()),
-                MODEL: names.take(pa.array(files[rows])),
+                TEXT: self._texts.get(own),
+                MODEL: names.take(pa.array(self._files[own])),
                 FLAWS: pa.array([[]], PROFILES.field(FLAWS).type).take(pa.array(np.zeros(len(own), np.int64))),
             }
             arrays = [columns.get(field.name, pa.nulls(len(own), field.type)) for field in PROFILES]
-            parts.append(pa.Table.from_arrays(arrays, schema=PROFILES))
-        return pa.concat_tables(parts)
+            yield pa.Table.from_arrays(arrays, schema=PROFILES)
 
     def counts(self) -> dict[str, Any]:
         """What became of the ids, and of the rows; these add up."""
         return {
             "with_profile": self.num_found,
-            "without_profile": len(self._row_of) - self.num_found,
+            "without_profile": len(self._texts) - self.num_found,
             "rows_read": self.found.rejects.num_read,
             "rows_repeated": self.found.num_same,
             "rows_rejected": dict(self.found.rejects.counts),

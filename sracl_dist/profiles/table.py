@@ -5,6 +5,8 @@
 A shard holds the keys of its range that were asked for, by rising key.
 """
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,11 +39,14 @@ def num_profiles(run: RunFolder, kind: str) -> int:
     return sum(pc.sum(pc.greater(pc.binary_length(table[TEXT]), 0)).as_py() or 0 for table in tables)
 
 
-def write_profiles(folder: StageFolder, kind: str, table: pa.Table) -> None:
-    """Write profiles that were made elsewhere; `table` has a row per key with the columns of the stage's tables."""
-    table = table.sort_by(KEY)
+def write_profiles(folder: StageFolder, kind: str, tables: Iterable[pa.Table]) -> None:
+    """Write profiles that were made elsewhere.
+
+    Args:
+        folder: of the stage.
+        kind: `items` or `users`.
+        tables: a shard each, of at most KEYS_PER_SHARD rows by rising key, with the columns of the stage's tables.
+    """
     folder.delete(folder.files(f"{kind}/"))  # those of a stage that was killed may have other ranges
-    for start in range(0, table.num_rows, KEYS_PER_SHARD):
-        piece = table.slice(start, KEYS_PER_SHARD)
-        shard = Shard(kind, piece[KEY][0].as_py(), piece[KEY][-1].as_py() + 1)
-        folder.write_table(shard.name, piece)
+    for table in tables:
+        folder.write_table(Shard(kind, table[KEY][0].as_py(), table[KEY][-1].as_py() + 1).name, table)

@@ -58,8 +58,8 @@ def test_the_stage_resumes_and_joins_by_key(tmp_path: Path) -> None:
     run = RunFolder(config.run.dir)
     run_stage(STAGES["prepare"], config, run, stage_status(STAGES["prepare"], config, run).draft)
     profiles = run.stage("profile")
-    write_profiles(profiles, "items", pa.table({KEY: [3, 1], TEXT: ["Third profile", None]}))
-    write_profiles(profiles, "users", pa.table({KEY: pa.array([5]), TEXT: ["Fifth user"]}))
+    write_profiles(profiles, "items", [pa.table({KEY: [1, 3], TEXT: [None, "Third profile"]})])
+    write_profiles(profiles, "users", [pa.table({KEY: pa.array([5]), TEXT: ["Fifth user"]})])
 
     result = embed_texts(config, run)
     assert result.rows == {"items": NUM_ITEMS, "users": NUM_USERS}

@@ -46,8 +46,8 @@ def describe(run: RunFolder, *, are_good: bool) -> None:
     items = [f"A very fine {genre(item)}." for item in range(1, NUM_ITEMS + 1)]
     users = [", ".join(genre(item) for item in texts.history(user)) for user in range(NUM_USERS)]
     folder = run.stage("profile")
-    write_profiles(folder, "items", pa.table({KEY: range(1, NUM_ITEMS + 1), TEXT: items}))
-    write_profiles(folder, "users", pa.table({KEY: range(NUM_USERS), TEXT: users}))
+    write_profiles(folder, "items", [pa.table({KEY: range(1, NUM_ITEMS + 1), TEXT: items})])
+    write_profiles(folder, "users", [pa.table({KEY: range(NUM_USERS), TEXT: users})])
 
 
 def test_good_profiles_are_chosen(nameless: tuple[Config, RunFolder], capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,7 +157,7 @@ def _profile(run: RunFolder) -> None:
             "model": ["a model"] * len(keys),
             "error": ["the engine stopped" if key == failed else None for key in keys],
         }
-        write_profiles(folder, kind, pa.table(table))
+        write_profiles(folder, kind, [pa.table(table)])
     _commit(run, "profile", {"items": 20, "users": 20}, {"num_generated": 38, "num_failed": 2, "generate_s": 3.25})
 
 
