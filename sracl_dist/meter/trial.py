@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sracl_dist.cluster import connected
-from sracl_dist.columns import ERROR, FLAWS, KEY, TEXT
+from sracl_dist.columns import ERROR, FLAWS, TEXT
 from sracl_dist.config import Config
 from sracl_dist.config.sections.vectors import MAX_METER_ROWS, MIN_METER_ROWS
 from sracl_dist.data.public_sets import item_kind
@@ -115,11 +114,7 @@ def _results(
 
 def _profiles_from_files(variant: Variant, sample: Sample, run: RunFolder) -> VariantResult:
     """Profiles of the sample from files, which cost nothing."""
-    tables = {}
-    for kind in KINDS:
-        keys = pa.array(sample.keys(kind), pa.int64())
-        found = finished_profiles(variant.config, run, kind)
-        tables[kind] = found.take(pc.index_in(keys, value_set=found[KEY].combine_chunks()))
+    tables = {kind: finished_profiles(variant.config, run, kind, sample.keys(kind)) for kind in KINDS}
     nothing = dict.fromkeys(KINDS, 0)
     return VariantResult(
         overrides=variant.overrides,
@@ -141,7 +136,7 @@ def _ask(variant: Variant, sample: Sample, run: RunFolder, texts: TrainingTexts,
     settings, rules = variant.config.profile, variant.rules
     store = TrialStore(run.stage(STAGE.name), own, rules)
     model, tokenizer = model_and_tokenizer(settings)
-    shards = shards_of({kind: sample.keys(kind) for kind in KINDS})
+    shards = shards_of({kind: sample.keys(kind) for kind in KINDS}, settings.max_prompt_tokens)
     with tempfile.TemporaryDirectory(prefix="sracl-prompts-") as place:
         prompts = RunFolder(place).stage(STAGE.name)
         build_prompts(Tasks(num_workers=0), prompts, shards, variant.config, run, tokenizer)

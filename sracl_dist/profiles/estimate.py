@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,15 @@ CACHE_BLOCK_TOKENS = 32
 """Of the engine on CPU: only whole blocks are shared, and its default of 128 exceeds most system messages.
 
 The smaller blocks of a GPU share a little more."""
+_COUNTS = (
+    "num_prompts",
+    "num_distinct",
+    "num_answered",
+    "num_given_up",
+    "num_to_ask",
+    "num_prompt_tokens",
+    "max_output_tokens",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +52,22 @@ class Estimate:
     rate: Rate | None
     """Of one replica, as measured before."""
     num_replicas: int
+    num_looked_at: int | None = None
+    """Prompts that stand for all of `num_prompts`; None where every one was looked at."""
+
+    def for_all(self, num_prompts: int) -> "Estimate":
+        """What so many prompts will cost, if those of this estimate are an even sample of them."""
+        if num_prompts == self.num_prompts:
+            return self
+        share = num_prompts / max(self.num_prompts, 1)
+        counts = {name: round(getattr(self, name) * share) for name in _COUNTS}
+        expected = self.expected_output_tokens
+        return replace(
+            self,
+            **counts,
+            expected_output_tokens=None if expected is None else round(expected * share),
+            num_looked_at=self.num_prompts,
+        )
 
     @property
     def seconds(self) -> float | None:
@@ -54,10 +79,11 @@ class Estimate:
 
     def lines(self, settings: ProfileConfig) -> list[str]:
         """For the person who runs the job."""
+        looked_at = "" if self.num_looked_at is None else f"estimated from {self.num_looked_at:,} of them, "
         given_up = f"{self.num_given_up:,} given up after profile.max_attempts={settings.max_attempts}, "
         lines = [
-            f"{self.num_prompts:,} prompts, {self.num_distinct:,} distinct: {self.num_answered:,} answered before, "
-            f"{given_up if self.num_given_up else ''}{self.num_to_ask:,} to ask"
+            f"{self.num_prompts:,} prompts, {looked_at}{self.num_distinct:,} distinct: "
+            f"{self.num_answered:,} answered before, {given_up if self.num_given_up else ''}{self.num_to_ask:,} to ask"
         ]
         if not self.num_to_ask:
             return lines

@@ -13,11 +13,11 @@ from sracl_dist.data.public_sets import item_kind
 from sracl_dist.observe import say
 from sracl_dist.profiles.asking import answer_all, started_engine
 from sracl_dist.profiles.counts import counts_of, written_tables
-from sracl_dist.profiles.estimate import shown_prompt
+from sracl_dist.profiles.estimate import Estimate, shown_prompt
 from sracl_dist.profiles.from_file import take_profiles
 from sracl_dist.profiles.joining import write_tables
 from sracl_dist.profiles.language_model import model_and_tokenizer
-from sracl_dist.profiles.plan import Plan, chosen_keys, make_plan
+from sracl_dist.profiles.plan import chosen_keys, make_plan
 from sracl_dist.profiles.prompt_shards import PROMPTS, build_prompts, shards_of
 from sracl_dist.profiles.quality import AnswerRules, answer_rules
 from sracl_dist.profiles.rate import rate_name
@@ -31,6 +31,8 @@ from sracl_dist.tasks import Tasks, open_tasks
 
 LOCAL_PROMPTS = 50_000
 """So many are written and joined in this process; more of them by Ray's workers."""
+ESTIMATED_PROMPTS = 100_000
+"""So many are written at most for an estimate."""
 
 
 def generate_profiles(config: Config, run: RunFolder) -> StageResult:
@@ -47,12 +49,12 @@ def generate_profiles(config: Config, run: RunFolder) -> StageResult:
     rules = _rules(config)
     store = AnswerStore(folder, rules)
     model, tokenizer = model_and_tokenizer(settings)
-    shards = shards_of(chosen_keys(settings, load_training_texts(run)))
+    shards = shards_of(chosen_keys(settings, load_training_texts(run)), settings.max_prompt_tokens)
     on_ray = sum(shard.num_prompts for shard in shards) > LOCAL_PROMPTS
     with open_tasks(config.cluster, on_ray=on_ray) as tasks:
         build_prompts(tasks, folder, shards, config, run, tokenizer)
         plan = make_plan(settings, folder, shards, store, store.best(tasks))
-    _say_estimate(plan, settings)
+    _say_estimate(plan.estimate, settings)
     started, num_retried = time.monotonic(), 0
     if len(plan.to_ask):
         with started_engine(config, model) as ask:
@@ -92,13 +94,17 @@ def estimate_profiles(config: Config, run: RunFolder) -> None:
         return
     _, tokenizer = model_and_tokenizer(settings)
     store = AnswerStore(run.stage("profile"), _rules(config))
-    shards = shards_of(chosen_keys(settings, load_training_texts(run)))
+    keys = chosen_keys(settings, load_training_texts(run))
+    num_prompts = sum(map(len, keys.values()))
+    # Every so many of each kind: to write all prompts of a large log would take hours.
+    step = max(1, -(-num_prompts // ESTIMATED_PROMPTS))
+    shards = shards_of({kind: own[::step] for kind, own in keys.items()}, settings.max_prompt_tokens)
     with tempfile.TemporaryDirectory(prefix="sracl-prompts-") as place:
         folder = RunFolder(place).stage("profile")
         build_prompts(Tasks(num_workers=0), folder, shards, config, run, tokenizer)
         plan = make_plan(settings, folder, shards, store, store.best())
         samples = plan.samples()
-    _say_estimate(plan, settings)
+    _say_estimate(plan.estimate.for_all(num_prompts), settings)
     for prompt in samples:
         say(f"profile: the prompt of {prompt.kind} {prompt.key}, {prompt.num_tokens:,} tokens:")
         for line in shown_prompt(prompt, tokenizer).split("\n"):
@@ -106,8 +112,8 @@ def estimate_profiles(config: Config, run: RunFolder) -> None:
     say("profile: nothing was asked; leave out --dry-run to start")
 
 
-def _say_estimate(plan: Plan, settings: ProfileConfig) -> None:
-    for line in plan.estimate.lines(settings):
+def _say_estimate(estimate: Estimate, settings: ProfileConfig) -> None:
+    for line in estimate.lines(settings):
         say(f"profile: {line}")
 
 

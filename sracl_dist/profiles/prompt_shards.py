@@ -27,6 +27,8 @@ from sracl_dist.tasks import Tasks
 
 PROMPTS = "prompts"
 PROMPTS_PER_SHARD = 20_000
+TOKENS_PER_SHARD = 512 * PROMPTS_PER_SHARD
+"""Long prompts make shards of fewer: a worker that writes, asks or joins one holds some 50 MB of them."""
 ROWS_AT_ONCE = 512
 """Prompts that are objects of Python at the same time."""
 TOKEN_IDS, ANSWER_START, MESSAGES = "token_ids", "answer_start", "messages"
@@ -66,12 +68,13 @@ class PromptShard:
         return Shard(f"{PROMPTS}/{self.kind}", self.answers.start, self.answers.stop)
 
 
-def shards_of(keys: Mapping[str, NDArray[np.int64]]) -> list[PromptShard]:
+def shards_of(keys: Mapping[str, NDArray[np.int64]], max_prompt_tokens: int) -> list[PromptShard]:
     """The chosen keys of each kind in shards."""
+    num = max(1, min(PROMPTS_PER_SHARD, TOKENS_PER_SHARD // max_prompt_tokens))
     return [
-        PromptShard(kind=kind, keys=keys[kind][start : start + PROMPTS_PER_SHARD])
+        PromptShard(kind=kind, keys=keys[kind][start : start + num])
         for kind in KINDS
-        for start in range(0, len(keys[kind]), PROMPTS_PER_SHARD)
+        for start in range(0, len(keys[kind]), num)
     ]
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from sracl_dist.config.sections import ProfileConfig
@@ -24,6 +25,8 @@ TITLE_SHARE = 0.25
 """Largest part of the prompt that one title, brand or category text may take."""
 DESCRIPTION_SHARE = 0.4
 """Largest part of the prompt that the description may take."""
+CACHED_LINES = 100_000
+"""Items whose lines a writer keeps, some 35 MB: popular ones are in many histories, and to count tokens is slow."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class PromptWriter:
         self._conversations = {
             kind: Conversation(kind, chat, chat_tokens, config.max_prompt_tokens) for kind, chat in chats.items()
         }
-        self._lines: dict[int, Line] = {}
+        self._line = lru_cache(CACHED_LINES)(self._new_line)
         self._answer_key = _answer_key(config)
 
     def items(self, keys: Sequence[int]) -> Iterator[Prompt]:
@@ -158,14 +161,11 @@ class PromptWriter:
         limit = int(TITLE_SHARE * self._config.max_prompt_tokens)
         return self._text.cut(text.title, limit) if text.title else self._text.safe(text.item_id)
 
-    def _line(self, item: int) -> Line:
+    def _new_line(self, item: int) -> Line:
         """An item in one line of a history."""
-        if item not in self._lines:
-            text = self._texts.item(item)
-            limit = int(TITLE_SHARE * self._config.max_prompt_tokens)
-            line = self._text.cut(text.line, limit) if text.title else self._text.safe(text.line)
-            self._lines[item] = self._measured(line)
-        return self._lines[item]
+        text = self._texts.item(item)
+        limit = int(TITLE_SHARE * self._config.max_prompt_tokens)
+        return self._measured(self._text.cut(text.line, limit) if text.title else self._text.safe(text.line))
 
     def _joined(self, piece: list[int]) -> Line:
         """Several items in one line, by name only."""

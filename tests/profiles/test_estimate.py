@@ -72,6 +72,18 @@ def test_where_nothing_is_to_ask_no_cost_is_told() -> None:
     assert done.lines(SETTINGS) == ["1,300 prompts, 1,200 distinct: 190 answered before, 0 to ask"]
 
 
+def test_a_sample_stands_for_all() -> None:
+    assert FULL.for_all(1_300) == FULL
+    assert FULL.for_all(13_000).lines(SETTINGS) == [
+        "13,000 prompts, estimated from 1,300 of them, 12,000 distinct: 1,900 answered before, 100 given up after "
+        "profile.max_attempts=4, 10,000 to ask",
+        "3,000,000 prompt tokens, about 20% of them in beginnings shared with an earlier prompt (an estimate)",
+        "at most 1,280,000 output tokens, about 600,000 expected (60.0 each, from earlier answers)",
+        "about 10m00s on profile.num_replicas=2, at 500 output tokens/s each, measured from 190 answers",
+    ]
+    assert replace(FULL, expected_output_tokens=None).for_all(13_000).seconds == 1_280.0
+
+
 @pytest.mark.parametrize(
     ("to_ask", "answered", "expected"),
     [

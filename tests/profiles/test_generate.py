@@ -29,6 +29,7 @@ from sracl_dist.columns import (
 )
 from sracl_dist.config import Config
 from sracl_dist.errors import StageError
+from sracl_dist.profiles import generate
 from sracl_dist.profiles.answers import ANSWERS
 from sracl_dist.profiles.asking import answer_all
 from sracl_dist.profiles.counts import counts_of
@@ -333,3 +334,15 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path: Path, capsys: pyt
     assert told.count("    <|im_start|>system\n") == 3
     assert told.endswith("profile: nothing was asked; leave out --dry-run to start\n")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_the_dry_run_of_a_large_log_looks_at_some_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "ESTIMATED_PROMPTS", 4)
+    config, run = prepared(tmp_path, "profile.max_items=3", "profile.max_users=4")
+    capsys.readouterr()
+    estimate_profiles(config, run)
+    told = capsys.readouterr().err
+    assert "profile: 7 prompts, estimated from 4 of them, 7 distinct: 0 answered before, 7 to ask\n" in told
+    assert "profile: at most 84 output tokens" in told

@@ -39,7 +39,7 @@ def planned(folder: StageFolder, settings: ProfileConfig, texts: TrainingTexts, 
     writer, store = PromptWriter(settings, texts, tokenizer, "films"), AnswerStore(folder, RULES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompt_shards, "PROMPTS_PER_SHARD", 2)
-        shards = shards_of(chosen_keys(settings, texts))
+        shards = shards_of(chosen_keys(settings, texts), settings.max_prompt_tokens)
     for shard in shards:
         write_shard(folder, writer, shard)
     return make_plan(settings, folder, shards, store, store.best())

@@ -1,5 +1,6 @@
 """Prompts that lie in shards come back as they were, all or some of them, and take little memory meanwhile."""
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from peak_memory import peak_growth
 from small_prompts import to_ask
 
 from sracl_dist.profiles import prompt_shards
-from sracl_dist.profiles.prompt_shards import PromptShard, shards_of, write_prompts
+from sracl_dist.profiles.prompt_shards import PromptPiece, PromptShard, shards_of, write_prompts
 from sracl_dist.profiles.prompts import Prompt
 from sracl_dist.run_folder import RunFolder
 
@@ -58,13 +59,22 @@ def test_prompts_come_back_as_they_were(
 
 def test_shards_are_named_by_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt_shards, "PROMPTS_PER_SHARD", 2)
-    shards = shards_of({"items": np.array([2, 5, 9]), "users": np.array([], np.int64)})
+    shards = shards_of({"items": np.array([2, 5, 9]), "users": np.array([], np.int64)}, 100)
     assert [shard.keys.tolist() for shard in shards] == [[2, 5], [9]]
     assert [shard.answers.name for shard in shards] == [
         "items/000000000002-000000000006.parquet",
         "items/000000000009-000000000010.parquet",
     ]
     assert shards[1].prompts.name == "prompts/items/000000000009-000000000010.parquet"
+
+
+@pytest.mark.parametrize(("max_prompt_tokens", "lengths"), [(512, [4, 1]), (513, [3, 2]), (4096, [1] * 5)])
+def test_shards_of_long_prompts_have_fewer(
+    monkeypatch: pytest.MonkeyPatch, max_prompt_tokens: int, lengths: list[int]
+) -> None:
+    monkeypatch.setattr(prompt_shards, "TOKENS_PER_SHARD", 4 * 512)
+    shards = shards_of({"items": np.arange(1, 6), "users": np.array([], np.int64)}, max_prompt_tokens)
+    assert [shard.num_prompts for shard in shards] == lengths
 
 
 def test_going_through_many_prompts_takes_the_memory_of_few(tmp_path: Path) -> None:
@@ -77,4 +87,13 @@ def test_going_through_many_prompts_takes_the_memory_of_few(tmp_path: Path) -> N
 
     packed_bytes = 4 * num_tokens * shard.num_prompts
     assert peak_growth(lambda: write_prompts(folder, shard, prompts())) < 5 * packed_bytes, "objects take 12 times"
-    assert folder.read_table(shard.prompts.name, ["key"]).num_rows == shard.num_prompts
+    piece = PromptPiece(
+        shard=shard.prompts,
+        kind="users",
+        rows=np.arange(shard.num_prompts),
+        attempts=np.ones(shard.num_prompts, np.int32),
+        num_failures=np.zeros(shard.num_prompts, np.int32),
+        wants_room=np.zeros(shard.num_prompts, np.bool_),
+    )
+    assert peak_growth(lambda: deque(piece.read(folder), maxlen=1)) < 5 * packed_bytes
+    assert sum(1 for _ in piece.read(folder)) == shard.num_prompts

@@ -170,7 +170,7 @@ def test_workers_of_a_cluster_write_what_one_process_writes(
 ) -> None:
     config, run = prepared(tmp_path, server)
     _, tokenizer = model_and_tokenizer(config.profile)
-    shards = shards_of(chosen_keys(config.profile, load_training_texts(run)))
+    shards = shards_of(chosen_keys(config.profile, load_training_texts(run)), config.profile.max_prompt_tokens)
     assert len(shards) == 9
     several = {}
     for num_workers in (0, 2):
