@@ -25,7 +25,7 @@ from sracl_dist.profiles import quality
 from sracl_dist.profiles.answers import ANSWERS
 from sracl_dist.profiles.hashes import places_of
 from sracl_dist.profiles.prompt_shards import PromptShard
-from sracl_dist.profiles.quality import AnswerRules, answer_of, failure_of
+from sracl_dist.profiles.quality import AnswerRules, failure_of
 from sracl_dist.profiles.store_index import BestAnswers
 from sracl_dist.profiles.table import KINDS
 from sracl_dist.run_folder import StageFolder
@@ -173,13 +173,14 @@ def join_answers(rows: pa.Table, answers: pa.Table, model: str, rules: AnswerRul
         quality.flaws_of(text, reason, rules) if (error or "").startswith(failure_of(text, rules) or "") else []
         for (_, text, reason, _), error in zip(replies, errors, strict=True)
     ]
+    texts = [quality.profile_of(text, own) for (_, text, _, _), own in zip(replies, flaws, strict=True)]
     failed = pa.array([error is not None for error in errors], pa.bool_())
     counted = pc.if_else(pc.greater(found[NUM_PROMPT_TOKENS], 0), found[NUM_PROMPT_TOKENS], None)
     return pa.table(
         {
             KEY: rows[KEY],
             PROMPT_HASH: rows[PROMPT_HASH],
-            TEXT: pc.if_else(failed, None, pa.array([answer_of(text) for _, text, _, _ in replies], pa.string())),
+            TEXT: pc.if_else(failed, None, pa.array(texts, pa.string())),
             FINISH_REASON: found[FINISH_REASON],
             NUM_PROMPT_TOKENS: pc.coalesce(counted, rows[NUM_PROMPT_TOKENS]),
             NUM_OUTPUT_TOKENS: found[NUM_OUTPUT_TOKENS],

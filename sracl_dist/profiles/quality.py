@@ -1,17 +1,17 @@
 """What is wrong with an answer, judged by its text alone.
 
 An answer that is empty, an unfinished thought, a refusal, in another language, copied from a worked example or
-off-format is a failure and is asked again; one that is truncated or repetitive is kept and counted.
+off-format is a failure and is asked again; one that is truncated or repetitive is kept, without its loop, and counted.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sracl_dist.errors import ConfigError
 from sracl_dist.profiles.chat import CONTROL_TOKENS
-from sracl_dist.profiles.copies import Example, examples_of, is_copy, words_of
+from sracl_dist.profiles.copies import Example, examples_of, is_copy
+from sracl_dist.profiles.loops import repeated_share, without_loop
 from sracl_dist.profiles.refusals import is_refusal
 from sracl_dist.profiles.scripts import scripts_of, strange_script
 from sracl_dist.profiles.template import TAG, Chat
@@ -29,7 +29,6 @@ FAILURES = (EMPTY, THOUGHT, REFUSAL, LANGUAGE, COPY, OFF_FORMAT)
 """Flaws of an answer that cannot be used."""
 FLAWS = (*FAILURES, TRUNCATED, REPETITIVE)
 
-PHRASE_WORDS = 3
 MAX_REPEATED_SHARE = 0.5
 LABEL = re.compile(r"^[^\W\d_][^\n:$]{0,40}:", re.MULTILINE)
 """The name of a field at the beginning of a template's line, such as `Title:`."""
@@ -96,6 +95,12 @@ def answer_of(text: str | None) -> str:
     return without_thought(text)[0] if text else ""
 
 
+def profile_of(text: str | None, flaws: Sequence[str]) -> str:
+    """What is kept of an answer with these flaws: a repetitive one ends where it begins to go round in circles."""
+    answer = answer_of(text)
+    return without_loop(answer) if REPETITIVE in flaws else answer
+
+
 def failure_of(text: str | None, rules: AnswerRules) -> str | None:
     """Why the text cannot be used, or None."""
     return next(_failures(text, rules), (None, None))[1]
@@ -128,21 +133,3 @@ def _failures(text: str | None, rules: AnswerRules) -> Iterator[tuple[str, str]]
         yield COPY, "the answer is that of a worked example"
     if found := rules.off_format.search(answer):
         yield OFF_FORMAT, f"the answer is off-format: it holds {found[0].strip()[:60]!r}"
-
-
-def repeated_share(text: str) -> float:
-    """Share of the words that lie in a phrase of three words which occurs more than once.
-
-    Words are compared without case and punctuation: in "a must-watch, a must-watch" all six lie in "a must watch", so
-    the share is 1. Phrases may overlap, so a loop of one or two words counts as well, from the fourth word on. Fluent
-    texts repeat few of their phrases; more than half of the words means that the model went round in circles.
-    """
-    words = words_of(text)
-    phrases = list(zip(*(words[start:] for start in range(PHRASE_WORDS)), strict=False))
-    counts = Counter(phrases)
-    num_repeated = end = 0
-    for start, phrase in enumerate(phrases):
-        if counts[phrase] > 1:
-            num_repeated += start + PHRASE_WORDS - max(start, end)
-            end = start + PHRASE_WORDS
-    return num_repeated / len(words) if words else 0.0

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sracl_dist.errors import ConfigError
+from sracl_dist.profiles.loops import repeated_share, without_loop
 from sracl_dist.profiles.quality import (
     COPY,
     EMPTY,
@@ -22,7 +23,7 @@ from sracl_dist.profiles.quality import (
     answer_rules,
     failure_of,
     flaws_of,
-    repeated_share,
+    profile_of,
 )
 from sracl_dist.profiles.template import Chat, Turn
 
@@ -159,6 +160,28 @@ def test_the_share_is_one_for_a_text_said_twice(words: list[str], times: int) ->
     assert 0 <= share <= 1
     if len(words) >= 3:
         assert repeated_share(" ".join(words * times)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A poignant, touching, touching, Touching, touching, touching", "A poignant, touching"),
+        ("It is for the hair, the hair, the hair.", "It is for the hair"),
+        ("A gentle wash for dry skin. A gentle wash for dry skin. A gentle", "A gentle wash for dry skin"),
+        ("It is a really, really good film.", "It is a really, really good film."),
+        ("An action film; next: action films.", "An action film; next: action films."),
+        ("The hair is hairy, airy.", "The hair is hairy, airy."),
+    ],
+)
+def test_a_repetitive_answer_ends_where_its_loop_begins(text: str, kept: str) -> None:
+    assert without_loop(text) == kept
+    assert profile_of(text, [REPETITIVE]) == kept
+    assert profile_of(text, []) == text
+
+
+@given(st.lists(st.integers(0, 10**6), unique=True, max_size=60), st.integers(3, 5))
+def test_what_comes_before_a_loop_is_kept(words: list[int], times: int) -> None:
+    assert without_loop(" ".join([*map(str, words), *["loop"] * times])) == " ".join([*map(str, words), "loop"])
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=60))
