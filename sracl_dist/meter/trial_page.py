@@ -60,7 +60,8 @@ class VariantResult:
 def show_trial(metered: MeteredSample, ways: Mapping[str, Ways], asked: Mapping[str, VariantResult]) -> None:
     """Say all of it: variants, worth, cost, and examples."""
     for name, one in asked.items():
-        say(f"{name}: {one.settings.model}{', ' + one.overrides if one.overrides else ''}")
+        who = "profiles from files" if one.settings.engine == "file" else one.settings.model
+        say(f"{name}: {who}{', ' + one.overrides if one.overrides else ''}")
     for kind in KINDS:
         say("")
         for line in worth_lines(kind, ways[kind], len(metered.sample.keys(kind))):
