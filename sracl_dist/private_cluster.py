@@ -54,7 +54,7 @@ def _environment() -> Iterator[None]:
         "RAY_kill_child_processes_on_worker_exit": "0",
         WORKERS_LEAD_GROUPS: "0",
         # By default 15: the driver and Ray's own processes then interrupt one thread of an engine, for which all its
-        # others wait. On two cores that costs a quarter of its rate.
+        # others wait. On two cores that costs a fifth of its rate.
         WORKER_NICENESS: os.environ.get(WORKER_NICENESS, "0"),
     }
     try:

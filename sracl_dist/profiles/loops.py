@@ -8,7 +8,7 @@ from sracl_dist.profiles.copies import words_of
 PHRASE_WORDS = 3
 MAX_LOOP_WORDS = 20
 LOOP = re.compile(
-    rf"\b(\w+(?:\W+\w+)?)(?:\W+\1\b){{2}}"
+    rf"\b(\w+(?:\W+\w+)??)(?:\W+\1\b){{2}}"
     rf"|\b(\w+(?:\W+\w+){{{PHRASE_WORDS - 1},{MAX_LOOP_WORDS - 1}}}?)\W+\2\b",
     re.IGNORECASE,
 )

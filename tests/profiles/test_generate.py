@@ -336,6 +336,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path: Path, capsys: pyt
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.llm
 def test_the_dry_run_of_a_large_log_looks_at_some_prompts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
